@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * execsnoop: every program that is started, and every attempt that failed.
+ *
+ * A start is seen at sched_process_exec, where the new program's memory holds its arguments just as
+ * /proc/PID/cmdline shows them. A failure is seen where the system call returns: the caller's memory is still there,
+ * so its arguments are read then. Nothing is kept in between.
+ */
+#include "filter.h"
+#include "compat.h"
+
+const volatile bool failed_only = false;
+const volatile __u32 args_bytes = 16384;
+
+#define FILE_MAX 4096	/* PATH_MAX, the NUL included */
+#define ARGS_MAX 16384	/* bytes of arguments at most */
+#define ARG_MAX 4096	/* bytes of one argument of a failed start */
+#define ARGC_MAX 256	/* arguments of a failed start */
+
+struct exec {
+	struct gadget_header header;
+	gadget_pid pid GADGET_DOC("process id");
+	gadget_pid ppid GADGET_DOC("process id of the parent");
+	gadget_uid uid GADGET_DOC("user id the program runs as");
+	gadget_errno ret GADGET_DOC("0 if the program was started, else why not");
+	char comm[TASK_COMM_LEN] GADGET_DOC("name of the process: the new one if it was started");
+	char pcomm[TASK_COMM_LEN] GADGET_DOC("name of the parent");
+	gadget_string file GADGET_DOC("file that was asked for");
+	gadget_strings args GADGET_DOC("arguments; for a script those of its interpreter, as in /proc/PID/cmdline");
+};
+
+GADGET_STREAM(events, struct exec, 0);
+
+/* Records are built here: too large for the stack. Its programs run in task context, one at a time on a CPU. */
+struct exec_buffer {
+	struct exec exec;
+	char tails[FILE_MAX + ARGS_MAX + ARG_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct exec_buffer);
+} buffer SEC(".maps");
+
+/* Starts a record of the current task, or returns NULL if nobody wants it. */
+static __always_inline struct exec_buffer *exec_begin(int ret)
+{
+	struct task_struct *task, *parent;
+	struct exec_buffer *b;
+	__u32 zero = 0;
+
+	b = bpf_map_lookup_elem(&buffer, &zero);
+	if (!b || !gadget_wanted(&b->exec.header, 0))
+		return NULL;
+
+	task = (void *)bpf_get_current_task();
+	parent = BPF_CORE_READ(task, real_parent);
+	b->exec.pid = bpf_get_current_pid_tgid() >> 32;
+	b->exec.ppid = BPF_CORE_READ(parent, tgid);
+	b->exec.uid = bpf_get_current_uid_gid();
+	b->exec.ret = ret;
+	bpf_get_current_comm(b->exec.comm, sizeof(b->exec.comm));
+	bpf_core_read_str(b->exec.pcomm, sizeof(b->exec.pcomm), &parent->comm);
+	return b;
+}
+
+/* Sets the tail `file` from what a read_str helper returned, and returns its length. */
+static __always_inline __u32 exec_set_file(struct exec_buffer *b, long read)
+{
+	/* The NUL that the helper counts is not sent. A name of FILE_MAX and more is refused by the kernel itself. */
+	__u32 length = read > 0 ? read - 1 : 0;
+
+	if (length >= FILE_MAX)
+		length = FILE_MAX - 1;
+	b->exec.file.offset = sizeof(struct exec);
+	b->exec.file.length = length;
+	return length;
+}
+
+static __always_inline void exec_send(struct exec_buffer *b, __u32 file_length, __u32 args_length, bool cut)
+{
+	b->exec.args.offset = sizeof(struct exec) + file_length;
+	b->exec.args.length = args_length | (cut ? GADGET_TAIL_CUT : 0);
+	gadget_send(&events, &b->exec.header, sizeof(struct exec) + file_length + args_length);
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(exec_started, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	struct exec_buffer *b;
+	__u32 file, args, limit = args_bytes;
+	__u64 start, end;
+	bool cut;
+
+	if (failed_only)
+		return 0;
+	b = exec_begin(0);
+	if (!b)
+		return 0;
+
+	file = exec_set_file(b, bpf_probe_read_kernel_str(b->tails, FILE_MAX, bprm->filename));
+
+	start = BPF_CORE_READ(task, mm, arg_start);
+	end = BPF_CORE_READ(task, mm, arg_end);
+	cut = end - start > limit;
+	args = cut ? limit : end - start;
+	if (args > ARGS_MAX)
+		args = ARGS_MAX;
+	if (bpf_probe_read_user(b->tails + file, args, (void *)start)) {
+		args = 0;
+		cut = true;
+	}
+	exec_send(b, file, args, cut);
+	return 0;
+}
+
+/* The arguments of a start that failed: from the caller's memory, one by one. Stops at the first that is not whole. */
+static __always_inline void exec_failed(int ret, const char *filename, const char *const *argv)
+{
+	__u32 file, used = 0, limit = args_bytes;
+	struct exec_buffer *b;
+	bool cut = true;
+	int i;
+
+	b = exec_begin(ret);
+	if (!b)
+		return;
+
+	file = exec_set_file(b, bpf_probe_read_user_str(b->tails, FILE_MAX, filename));
+
+	for (i = 0; i < ARGC_MAX; i++) {
+		const char *arg = NULL;
+		long length;
+		char next = 0;
+
+		if (argv && bpf_probe_read_user(&arg, sizeof(arg), &argv[i]))
+			break;
+		if (!arg) {
+			cut = false;
+			break;
+		}
+		if (used >= limit || used >= ARGS_MAX)
+			break;
+		length = bpf_probe_read_user_str(b->tails + file + used, ARG_MAX, arg);
+		if (length <= 0)
+			break;
+		used += length;
+		if (length == ARG_MAX && (bpf_probe_read_user(&next, 1, arg + ARG_MAX - 1) || next))
+			break;
+	}
+	if (used > limit) {
+		used = limit;
+		cut = true;
+	}
+	if (used > ARGS_MAX) {
+		used = ARGS_MAX;
+		cut = true;
+	}
+	exec_send(b, file, used, cut);
+}
+
+SEC("tracepoint/syscalls/sys_exit_execve")
+int execve_failed(struct syscall_trace_exit *ctx)
+{
+	struct pt_regs *regs;
+
+	if (ctx->ret >= 0)
+		return 0;
+	regs = task_syscall_regs();
+	exec_failed(ctx->ret, (const char *)PT_REGS_PARM1_SYSCALL(regs), (const void *)PT_REGS_PARM2_SYSCALL(regs));
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_execveat")
+int execveat_failed(struct syscall_trace_exit *ctx)
+{
+	struct pt_regs *regs;
+
+	if (ctx->ret >= 0)
+		return 0;
+	regs = task_syscall_regs();
+	exec_failed(ctx->ret, (const char *)PT_REGS_PARM2_SYSCALL(regs), (const void *)PT_REGS_PARM3_SYSCALL(regs));
+	return 0;
+}
+
+/* Both at once, for kernels before 5.15 and those that refuse tracepoints; every system call of the node pays. */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(any_exec_failed, struct pt_regs *regs, long ret)
+{
+	long number;
+
+	if (ret >= 0)
+		return 0;
+	number = syscall_number(regs);
+	if (number == __NR_execve)
+		exec_failed(ret, (const char *)PT_REGS_PARM1_SYSCALL(regs), (const void *)PT_REGS_PARM2_SYSCALL(regs));
+	else if (number == __NR_execveat)
+		exec_failed(ret, (const char *)PT_REGS_PARM2_SYSCALL(regs), (const void *)PT_REGS_PARM3_SYSCALL(regs));
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

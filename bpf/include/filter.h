@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Which events a gadget sends: cgroup -> slot -> the instances that want it.
+ *
+ * A slot stands for a pod (or for a container outside pods, or a cgroup that a user named). tracker.bpf.c puts every
+ * new cgroup into its pod's slot before a task can enter it; user space alone writes `masks`. Each running instance of
+ * a gadget owns one bit. An event that nobody wants costs these two look-ups.
+ *
+ * The maps belong to tracker.bpf.c; the agent gives them to every gadget.
+ */
+#pragma once
+
+#include "gadget.h"
+
+#define SLOT_HOST 0   /* everything outside pods and containers */
+#define SLOT_SHARED 1 /* pods that found no free slot: always sent, user space decides */
+#define SLOT_FIRST 2
+
+struct cgroup_entry {
+	__u32 slot;
+	__u32 level; /* enum cgroup_level */
+};
+
+enum cgroup_level {
+	LEVEL_OTHER = 0,
+	LEVEL_CONTAINER = 1, /* a container's directory, or inside it */
+	LEVEL_POD = 2,       /* a pod's directory, or inside it */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); /* set by the agent */
+	__type(key, __u64);     /* cgroup id in the unified hierarchy */
+	__type(value, struct cgroup_entry);
+} cgroups SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* set by the agent: the number of slots */
+	__type(key, __u32);
+	__type(value, __u64);
+} masks SEC(".maps");
+
+/* Processes that a runtime moved into a container and that have not become its program yet (runc init), by tgid. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u8);
+} entering SEC(".maps");
+
+const volatile __u64 gadget_instance = 0; /* this instance's bit */
+
+/* Fills the header for an event of the current task, if somebody wants it. */
+static __always_inline bool gadget_wanted(struct gadget_header *header, __u16 stream)
+{
+	__u64 cgroup = bpf_get_current_cgroup_id();
+	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup);
+	__u32 slot = entry ? entry->slot : SLOT_HOST;
+	__u64 *mask = bpf_map_lookup_elem(&masks, &slot);
+	__u32 tgid;
+
+	if (!mask || !(*mask & gadget_instance))
+		return false;
+
+	tgid = bpf_get_current_pid_tgid() >> 32;
+	header->stream = stream;
+	header->flags = bpf_map_lookup_elem(&entering, &tgid) ? GADGET_SETUP : 0;
+	header->time = bpf_ktime_get_boot_ns();
+	header->cgroup = cgroup;
+	header->slot = slot;
+	header->reserved = 0;
+	return true;
+}

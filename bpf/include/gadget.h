@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What a gadget is made of: a record that describes itself, and a ring that counts what it drops.
+ *
+ * A gadget's record is a struct that starts with `struct gadget_header`. Its BTF is its documentation: the reader
+ * learns names, offsets and sizes from it, the meaning of a member from the typedefs below, and its description from
+ * GADGET_DOC. `docs/writing-a-gadget.md` walks through one.
+ */
+#pragma once
+
+#include "kernel.h"
+
+/* ---- The meaning of a member. gadgets/src/schema.rs maps each name to a way of showing it. ---- */
+
+typedef __u32 gadget_pid;      /* process id in the host's pid namespace */
+typedef __u32 gadget_uid;      /* user id in the host's user namespace */
+typedef __s32 gadget_errno;    /* a result: 0 or more for success, -errno for failure */
+typedef __u64 gadget_bytes;    /* a count of bytes */
+typedef __u64 gadget_duration; /* nanoseconds */
+
+/*
+ * A string or list that follows the struct, as long as it is. `offset` counts from the header's first byte. The top
+ * bit of `length` says that the source was longer than what was kept.
+ */
+struct gadget_tail {
+	__u16 offset;
+	__u16 length;
+};
+#define GADGET_TAIL_CUT 0x8000
+#define GADGET_TAIL_MAX 0x7fff
+
+typedef struct gadget_tail gadget_string;  /* one string, without its NUL */
+typedef struct gadget_tail gadget_strings; /* strings, each with its NUL */
+
+/* A member's description. It must be a literal; it ends up in the object's BTF. */
+#define GADGET_DOC(text) __attribute__((btf_decl_tag("doc:" text)))
+
+/* ---- The record's head. gadgets/src/record.rs reads it; both change together. ---- */
+
+struct gadget_header {
+	__u32 size;   /* bytes of the whole record, tails included */
+	__u16 stream; /* the third argument of its GADGET_STREAM */
+	__u16 flags;  /* GADGET_SETUP */
+	__u64 time;   /* CLOCK_BOOTTIME, ns */
+	__u64 cgroup; /* id in the unified hierarchy */
+	__u32 slot;   /* which slot let it through: see filter.h */
+	__u32 reserved;
+};
+
+/* The event is a container runtime's own, on the way to the container's program. */
+#define GADGET_SETUP 0x1
+
+/* ---- The ring. ---- */
+
+/*
+ * Declares a stream: the ring that carries it and the type of its records. clang leaves out of BTF a struct that is
+ * only used through a pointer, so the macro also emits a variable of the type into a section that libbpf ignores and
+ * never becomes a map. The ring's size is set by the agent before load.
+ */
+#define GADGET_STREAM(ring, record, id)                                                                                 \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_RINGBUF);                                                                    \
+		__uint(max_entries, 4 << 20);                                                                          \
+	} ring SEC(".maps");                                                                                           \
+	record gadget_stream_##id SEC(".gadget.streams") = {}
+
+/* Records that found the ring full, per slot and CPU. Never reset: the reader keeps what it saw last. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1); /* set by the agent: one more than the slots; the last is the total */
+	__type(key, __u32);
+	__type(value, __u64);
+} gadget_lost SEC(".maps");
+
+const volatile __u32 gadget_lost_total = 0; /* the index of the total in gadget_lost */
+
+/*
+ * What the reader of the ring is doing. A wake-up is the dearest part of sending a record, so there is at most one per
+ * sleep: the first record wakes a reader that is ASLEEP; a NAPPING one comes back by itself within milliseconds and is
+ * only woken when much has gathered.
+ */
+enum gadget_reader_state {
+	GADGET_READER_AWAKE = 0,
+	GADGET_READER_NAPPING = 1,
+	GADGET_READER_ASLEEP = 2,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} gadget_reader SEC(".maps");
+
+const volatile __u64 gadget_wakeup_bytes = 1 << 20; /* how much is much */
+
+static __always_inline __u64 gadget_wakeup(void *ring)
+{
+	__u32 zero = 0;
+	__u32 *state = bpf_map_lookup_elem(&gadget_reader, &zero);
+
+	if (!state || *state == GADGET_READER_AWAKE)
+		return BPF_RB_NO_WAKEUP;
+	if (*state == GADGET_READER_NAPPING && bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) < gadget_wakeup_bytes)
+		return BPF_RB_NO_WAKEUP;
+	*state = GADGET_READER_AWAKE;
+	return BPF_RB_FORCE_WAKEUP;
+}
+
+static __always_inline void gadget_count_lost(__u32 slot)
+{
+	__u32 total = gadget_lost_total;
+	__u64 *count;
+
+	count = bpf_map_lookup_elem(&gadget_lost, &slot);
+	if (count)
+		(*count)++;
+	count = bpf_map_lookup_elem(&gadget_lost, &total);
+	if (count)
+		(*count)++;
+}
+
+/* Sends the first `header->size` bytes at `header`, or counts the loss. `size` repeats it, bounded for the verifier. */
+static __always_inline void gadget_send(void *ring, struct gadget_header *header, __u64 size)
+{
+	header->size = size;
+	if (bpf_ringbuf_output(ring, header, size, gadget_wakeup(ring)))
+		gadget_count_lost(header->slot);
+}

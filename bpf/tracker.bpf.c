@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * tracker: puts every new cgroup into its pod's slot, and tells user space.
+ *
+ * cgroup_mkdir fires inside mkdir(2), before the directory can be entered, so a container is in its slot before its
+ * first instruction. It runs in nobody's way: the container's start does not wait for user space.
+ */
+#include "filter.h"
+
+/* Slots that nobody uses. User space puts them in; their masks are all ones, so a new pod's events flow at once. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1); /* set by the agent: the number of slots */
+	__type(value, __u32);
+} free_slots SEC(".maps");
+
+enum tracker_event_kind {
+	CGROUP_MADE = 0,
+	CGROUP_REMOVED = 1,
+};
+
+#define PATH_MAX 4096
+
+struct tracker_event {
+	__u32 kind;
+	__u32 slot;
+	__u64 cgroup;
+	__u64 parent;
+	char path[PATH_MAX]; /* from the hierarchy's root; as long as it is */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} tracker_events SEC(".maps");
+
+#define NAME_MAX 128
+
+/* Too large for the stack. */
+struct tracker_buffer {
+	struct tracker_event event;
+	char name[NAME_MAX];
+	__u32 run, longest_run;
+	bool has_pod;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tracker_buffer);
+} buffer SEC(".maps");
+
+/* What went wrong, by enum tracker_trouble. Never reset. */
+enum tracker_trouble {
+	TROUBLE_EVENTS_FULL = 0,  /* user space missed an event: it walks the hierarchy again */
+	TROUBLE_CGROUPS_FULL = 1, /* a cgroup is not followed: its events count as the host's */
+	TROUBLE_NO_SLOT = 2,      /* a pod went to SLOT_SHARED */
+	TROUBLE_COUNT = 3,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TROUBLE_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} troubles SEC(".maps");
+
+static __always_inline void count_trouble(__u32 trouble)
+{
+	__u64 *count = bpf_map_lookup_elem(&troubles, &trouble);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+static __always_inline bool is_unified(struct cgroup *cgroup)
+{
+	return cgroup->root->hierarchy_id == 0;
+}
+
+#define ID_MIN 32 /* hex digits: a static pod's hash; pod UIDs have 36 with dashes, container ids 64 */
+
+/*
+ * Whether a directory's name is a pod's (it has "pod" and an id), a container's (it has an id), or another's. What the
+ * scan has found is kept in the buffer: in registers the verifier would follow every combination of it.
+ */
+static __always_inline __u32 level_of_name(struct tracker_buffer *b, const char *name)
+{
+	int i;
+
+	__builtin_memset(b->name, 0, sizeof(b->name));
+	b->run = 0;
+	b->longest_run = 0;
+	b->has_pod = false;
+	bpf_probe_read_kernel_str(b->name, sizeof(b->name), name);
+	for (i = 0; i < NAME_MAX; i++) {
+		char c = b->name[i];
+
+		if (!c)
+			break;
+		if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || c == '-' || c == '_')
+			b->run++;
+		else
+			b->run = 0;
+		if (b->run > b->longest_run)
+			b->longest_run = b->run;
+		if (c == 'd' && i >= 2 && b->name[i - 1] == 'o' && b->name[i - 2] == 'p')
+			b->has_pod = true;
+	}
+	if (b->longest_run < ID_MIN)
+		return LEVEL_OTHER;
+	return b->has_pod ? LEVEL_POD : LEVEL_CONTAINER;
+}
+
+/*
+ * A cgroup inside a pod belongs to the pod; a container's outside pods to the container, unless it is a pod of a node
+ * that runs in a container; anything else to whatever its parent belongs to (a cgroup that a user named, or nothing).
+ */
+static __always_inline bool place(struct tracker_buffer *b, struct cgroup *cgroup, __u64 parent_id,
+				  struct cgroup_entry *entry)
+{
+	struct cgroup_entry *parent = bpf_map_lookup_elem(&cgroups, &parent_id);
+	__u32 level;
+
+	if (parent && parent->level == LEVEL_POD) {
+		*entry = *parent;
+		return true;
+	}
+	level = level_of_name(b, cgroup->kn->name);
+	if (level > (parent ? parent->level : LEVEL_OTHER)) {
+		entry->level = level;
+		if (bpf_map_pop_elem(&free_slots, &entry->slot)) {
+			entry->slot = SLOT_SHARED;
+			count_trouble(TROUBLE_NO_SLOT);
+		}
+		return true;
+	}
+	if (!parent)
+		return false;
+	*entry = *parent;
+	return true;
+}
+
+static __always_inline struct tracker_buffer *get_buffer(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&buffer, &zero);
+}
+
+static __always_inline void tell(struct tracker_event *event, __u32 kind, __u64 cgroup, __u64 parent, __u32 slot,
+				 const char *path)
+{
+	long length;
+
+	event->kind = kind;
+	event->slot = slot;
+	event->cgroup = cgroup;
+	event->parent = parent;
+	length = bpf_probe_read_kernel_str(event->path, sizeof(event->path), path);
+	if (length < 0 || length > PATH_MAX)
+		length = 0;
+	if (bpf_ringbuf_output(&tracker_events, event, __builtin_offsetof(struct tracker_event, path) + length, 0))
+		count_trouble(TROUBLE_EVENTS_FULL);
+}
+
+SEC("tp_btf/cgroup_mkdir")
+int BPF_PROG(cgroup_made, struct cgroup *cgroup, const char *path)
+{
+	struct cgroup_entry entry = {};
+	__u64 id, parent_id = 0;
+	struct cgroup_subsys_state *parent;
+	struct tracker_buffer *b;
+
+	b = get_buffer();
+	if (!b || !is_unified(cgroup))
+		return 0;
+	id = cgroup->kn->id;
+	parent = cgroup->self.parent;
+	if (parent)
+		parent_id = parent->cgroup->kn->id;
+	if (!place(b, cgroup, parent_id, &entry))
+		return 0;
+	if (bpf_map_update_elem(&cgroups, &id, &entry, BPF_ANY))
+		count_trouble(TROUBLE_CGROUPS_FULL);
+	tell(&b->event, CGROUP_MADE, id, parent_id, entry.slot, path);
+	return 0;
+}
+
+/* The entry stays: late events still want it. User space removes it after a while. */
+SEC("tp_btf/cgroup_rmdir")
+int BPF_PROG(cgroup_removed, struct cgroup *cgroup, const char *path)
+{
+	struct cgroup_entry *entry;
+	struct tracker_buffer *b;
+	__u64 id;
+
+	b = get_buffer();
+	if (!b || !is_unified(cgroup))
+		return 0;
+	id = cgroup->kn->id;
+	entry = bpf_map_lookup_elem(&cgroups, &id);
+	if (entry)
+		tell(&b->event, CGROUP_REMOVED, id, 0, entry->slot, path);
+	return 0;
+}
+
+/* ---- Processes on their way into a container: moved in by the runtime, and not yet its program. ---- */
+
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(task_moved, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)
+{
+	struct cgroup_entry *entry;
+	__u32 tgid = task->tgid;
+	__u8 present = 1;
+	__u64 id;
+
+	if (!is_unified(cgroup))
+		return 0;
+	id = cgroup->kn->id;
+	entry = bpf_map_lookup_elem(&cgroups, &id);
+	if (entry && entry->level != LEVEL_OTHER)
+		bpf_map_update_elem(&entering, &tgid, &present, BPF_ANY);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(task_forked, struct task_struct *parent, struct task_struct *child)
+{
+	__u32 from = parent->tgid, to = child->tgid;
+	__u8 present = 1;
+
+	if (from != to && bpf_map_lookup_elem(&entering, &from))
+		bpf_map_update_elem(&entering, &to, &present, BPF_ANY);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(task_became_program, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	__u32 tgid = task->tgid;
+
+	bpf_map_delete_elem(&entering, &tgid);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(task_ended, struct task_struct *task)
+{
+	__u32 tgid = task->tgid;
+
+	if (task->pid == task->tgid)
+		bpf_map_delete_elem(&entering, &tgid);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

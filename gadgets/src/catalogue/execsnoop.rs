@@ -1,0 +1,59 @@
+//! execsnoop: programs that are started.
+
+use super::{Gadget, Hook, Parameter, ParameterKind, Variant};
+
+pub(super) static EXECSNOOP: Gadget = Gadget {
+    name: "execsnoop",
+    aliases: &["exec"],
+    summary: "programs that are started, and attempts that failed",
+    description: "One row for each execve and execveat. Arguments are those of the program that runs now, as \
+                  /proc/PID/cmdline shows them: for a script those of its interpreter. Attempts that failed have the \
+                  error in RET and the arguments that were asked for. What is left out at the end of long arguments \
+                  is marked by an ellipsis (in JSON by args_truncated).",
+    object: || bpf::object("execsnoop").unwrap_or_default(),
+    parameters: &[
+        Parameter {
+            name: "failed",
+            constant: "failed_only",
+            kind: ParameterKind::Flag,
+            doc: "Show only attempts that failed",
+        },
+        Parameter {
+            name: "args-bytes",
+            constant: "args_bytes",
+            kind: ParameterKind::Number { min: 0, max: 16384, default: 16384 },
+            doc: "Keep at most this many bytes of the arguments",
+        },
+    ],
+    columns: &["pid", "ppid", "comm", "pcomm", "uid", "ret", "args"],
+    hooks: &[
+        Hook {
+            name: "start",
+            without: None,
+            variants: &[Variant {
+                name: "tp_btf",
+                programs: &["exec_started"],
+                requires: "kernel 5.10 with BTF",
+                cost: "each exec of the node",
+            }],
+        },
+        Hook {
+            name: "failure",
+            without: Some("attempts that failed are not shown"),
+            variants: &[
+                Variant {
+                    name: "tracepoint",
+                    programs: &["execve_failed", "execveat_failed"],
+                    requires: "kernel 5.15 (bpf_task_pt_regs), system call tracepoints",
+                    cost: "each exec of the node",
+                },
+                Variant {
+                    name: "tp_btf",
+                    programs: &["any_exec_failed"],
+                    requires: "kernel 5.10 with BTF",
+                    cost: "each system call of the node",
+                },
+            ],
+        },
+    ],
+};

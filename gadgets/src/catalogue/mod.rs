@@ -1,0 +1,224 @@
+//! What the objects cannot say about themselves: one entry a gadget, one file an entry.
+
+mod execsnoop;
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use crate::schema::{Schema, SchemaError};
+
+/// The gadgets of this version.
+pub static CATALOGUE: Catalogue = Catalogue(&[&execsnoop::EXECSNOOP]);
+
+/// Columns that every gadget has, before its own: where an event happened, and when.
+pub static COMMON_COLUMNS: [(&str, &str); 5] = [
+    ("node", "node, or host"),
+    ("namespace", "namespace of the pod"),
+    ("pod", "name of the pod"),
+    ("container", "name of the container"),
+    ("time", "time of day; in JSON date and time in UTC"),
+];
+
+/// A set of gadgets. The agent and the client each work on one and know none by name.
+#[derive(Clone, Copy, Debug)]
+pub struct Catalogue(pub &'static [&'static Gadget]);
+
+/// One gadget.
+#[derive(Debug)]
+pub struct Gadget {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// Other names for it.
+    pub aliases: &'static [&'static str],
+    /// What it shows, in a line.
+    pub summary: &'static str,
+    /// What a user must know to read its output.
+    pub description: &'static str,
+    /// The ELF object, aligned to 8 bytes.
+    pub object: fn() -> &'static [u8],
+    /// What a user can set.
+    pub parameters: &'static [Parameter],
+    /// The columns of its own that are shown by default, in their order. Others can be asked for.
+    pub columns: &'static [&'static str],
+    /// What it attaches to.
+    pub hooks: &'static [Hook],
+}
+
+/// Something that a user can set: a `const volatile` variable of the object.
+#[derive(Debug)]
+pub struct Parameter {
+    /// The flag, without its dashes.
+    pub name: &'static str,
+    /// The variable in the object's `.rodata`.
+    pub constant: &'static str,
+    /// What values it takes.
+    pub kind: ParameterKind,
+    /// What it does, in a line.
+    pub doc: &'static str,
+}
+
+/// What values a parameter takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// `false` (the default) or `true`.
+    Flag,
+    /// A whole number.
+    Number {
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+        /// If nothing is said.
+        default: u64,
+    },
+}
+
+/// Something in the kernel that a gadget attaches to, in the ways it can.
+#[derive(Debug)]
+pub struct Hook {
+    /// Its name.
+    pub name: &'static str,
+    /// What is missing where it cannot be had. `None` if the gadget cannot run without it.
+    pub without: Option<&'static str>,
+    /// The ways, best first. The agent takes the first that loads and attaches.
+    pub variants: &'static [Variant],
+}
+
+/// One way to attach to a hook.
+#[derive(Debug)]
+pub struct Variant {
+    /// Its name.
+    pub name: &'static str,
+    /// The programs of the object that make it up.
+    pub programs: &'static [&'static str],
+    /// What it needs of the kernel, in words.
+    pub requires: &'static str,
+    /// Who pays for it, in words.
+    pub cost: &'static str,
+}
+
+/// A value that a parameter does not take, or a parameter that does not exist.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ParameterError {
+    /// The gadget has none of this name.
+    #[error("{gadget} has no parameter {name:?}; it has: {known}")]
+    Unknown {
+        /// The gadget.
+        gadget: &'static str,
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The value is none of those that it takes.
+    #[error("{name}: {value:?} is not {expected}")]
+    Value {
+        /// The parameter.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// What it takes.
+        expected: String,
+    },
+}
+
+impl Catalogue {
+    /// The gadget of this name or alias.
+    pub fn get(&self, name: &str) -> Option<&'static Gadget> {
+        self.0.iter().copied().find(|gadget| gadget.name == name || gadget.aliases.contains(&name))
+    }
+}
+
+impl Gadget {
+    /// What its records look like.
+    ///
+    /// # Errors
+    /// If its object does not follow `gadget.h`: a fault of the build.
+    pub fn schema(&self) -> Result<Schema, SchemaError> {
+        Schema::from_object((self.object)())
+    }
+
+    /// The values of all parameters as numbers, given some of them as text. By the name of the constant.
+    ///
+    /// # Errors
+    /// If one is unknown or has a value that it does not take.
+    pub fn constants(&self, given: &BTreeMap<String, String>) -> Result<BTreeMap<&'static str, u64>, ParameterError> {
+        if let Some(name) = given.keys().find(|name| self.parameters.iter().all(|known| known.name != name.as_str())) {
+            let known: Vec<_> = self.parameters.iter().map(|parameter| parameter.name).collect();
+            return Err(ParameterError::Unknown { gadget: self.name, name: name.clone(), known: known.join(", ") });
+        }
+        self.parameters
+            .iter()
+            .map(|parameter| Ok((parameter.constant, parameter.value(given.get(parameter.name).map(String::as_str))?)))
+            .collect()
+    }
+}
+
+impl Parameter {
+    /// The value as a number, given its text or nothing.
+    ///
+    /// # Errors
+    /// If it is none of those that the parameter takes.
+    pub fn value(&self, text: Option<&str>) -> Result<u64, ParameterError> {
+        let wrong = |expected: String| ParameterError::Value {
+            name: self.name,
+            value: text.unwrap_or_default().to_owned(),
+            expected,
+        };
+        match (self.kind, text) {
+            (ParameterKind::Flag, None | Some("false")) => Ok(0),
+            (ParameterKind::Flag, Some("true")) => Ok(1),
+            (ParameterKind::Flag, Some(_)) => Err(wrong("true or false".into())),
+            (ParameterKind::Number { default, .. }, None) => Ok(default),
+            (ParameterKind::Number { min, max, .. }, Some(number)) => number
+                .parse()
+                .ok()
+                .filter(|value| (min..=max).contains(value))
+                .ok_or_else(|| wrong(format!("a number from {min} to {max}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::btf::Btf;
+
+    /// Entries and objects belong together; nothing else would notice a name that is wrong on one side.
+    #[test]
+    fn entries_match_their_objects() {
+        for gadget in CATALOGUE.0 {
+            let btf = Btf::from_object((gadget.object)()).expect("BTF");
+            let rodata = btf.section(".rodata");
+            for parameter in gadget.parameters {
+                assert!(rodata.iter().any(|variable| variable.name == parameter.constant), "{}", parameter.constant);
+            }
+            let schema = gadget.schema().expect("a schema");
+            for column in gadget.columns {
+                assert!(schema.fields().any(|field| field.name == *column), "{}: {column}", gadget.name);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> =
+            CATALOGUE.0.iter().flat_map(|gadget| [gadget.name].into_iter().chain(gadget.aliases.iter().copied())).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn parameters_take_what_they_say() {
+        let gadget = CATALOGUE.get("execsnoop").expect("execsnoop");
+        let with = |name: &str, value: &str| gadget.constants(&BTreeMap::from([(name.to_owned(), value.to_owned())]));
+        assert_eq!(with("failed", "true").expect("a flag")["failed_only"], 1);
+        assert_eq!(gadget.constants(&BTreeMap::new()).expect("defaults")["failed_only"], 0);
+        assert!(matches!(with("failed", "maybe"), Err(ParameterError::Value { .. })));
+        assert!(matches!(with("args-bytes", "99999999"), Err(ParameterError::Value { .. })));
+        assert!(matches!(with("colour", "red"), Err(ParameterError::Unknown { .. })));
+    }
+}

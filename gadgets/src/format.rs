@@ -1,0 +1,263 @@
+//! From values to text: safe on a terminal, lossless in JSON.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::errno;
+use crate::record::Value;
+use crate::schema::{Field, Kind};
+
+/// Stands for what was cut off.
+const ELLIPSIS: char = '…';
+
+/// A value as a table shows it: one line, without anything that a terminal would obey.
+pub fn cell(value: &Value<'_>, kind: Kind) -> String {
+    let mut out = String::new();
+    match value {
+        Value::Signed(number) if kind == Kind::Errno => match errno::name(*number) {
+            Some(name) => out.push_str(name),
+            None => out = number.to_string(),
+        },
+        Value::Unsigned(number) if kind == Kind::Duration => out = duration(*number),
+        Value::Unsigned(number) => out = number.to_string(),
+        Value::Signed(number) => out = number.to_string(),
+        Value::Bool(truth) => out = truth.to_string(),
+        Value::Text { bytes, cut } => {
+            escape(bytes, &mut out);
+            if *cut {
+                out.push(ELLIPSIS);
+            }
+        }
+        Value::List(list) => {
+            for text in list.iter() {
+                if !out.is_empty() {
+                    out.push(' ');
+                }
+                quote(text, &mut out);
+            }
+            if list.cut {
+                out.push(ELLIPSIS);
+            }
+        }
+        Value::Opaque(bytes) => bytes.iter().for_each(|byte| {
+            let _ = write!(out, "{byte:02x}");
+        }),
+    }
+    out
+}
+
+/// Adds a value to a JSON object: `"name":value` and its companions, each behind a comma.
+///
+/// Text that is not UTF-8 has its bytes replaced by U+FFFD, and the bytes themselves in `NAME_base64`. `NAME_truncated`
+/// is there, and true, if something was cut off. A number that has a name has it in `NAME_name`.
+pub fn json(value: &Value<'_>, field: &Field, out: &mut String) {
+    match value {
+        Value::Unsigned(number) => member(&field.name, "", number, out),
+        Value::Signed(number) => {
+            member(&field.name, "", number, out);
+            if field.kind == Kind::Errno
+                && let Some(name) = errno::name(*number)
+            {
+                member(&field.name, "_name", name, out);
+            }
+        }
+        Value::Bool(truth) => member(&field.name, "", truth, out),
+        Value::Text { bytes, cut } => {
+            member(&field.name, "", &String::from_utf8_lossy(bytes), out);
+            if std::str::from_utf8(bytes).is_err() {
+                member(&field.name, "_base64", &BASE64_STANDARD.encode(bytes), out);
+            }
+            truncated(*cut, field, out);
+        }
+        Value::List(list) => {
+            let texts: Vec<_> = list.iter().map(String::from_utf8_lossy).collect();
+            member(&field.name, "", &texts, out);
+            if list.iter().any(|text| std::str::from_utf8(text).is_err()) {
+                let encoded: Vec<_> = list.iter().map(|text| BASE64_STANDARD.encode(text)).collect();
+                member(&field.name, "_base64", &encoded, out);
+            }
+            truncated(list.cut, field, out);
+        }
+        Value::Opaque(bytes) => member(&field.name, "_base64", &BASE64_STANDARD.encode(bytes), out),
+    }
+}
+
+fn truncated(cut: bool, field: &Field, out: &mut String) {
+    if cut {
+        member(&field.name, "_truncated", &true, out);
+    }
+}
+
+fn member<T: serde::Serialize + ?Sized>(name: &str, suffix: &str, value: &T, out: &mut String) {
+    // Names come from C identifiers, values are strings, numbers and lists of them: neither can fail.
+    let _ = write!(out, ",\"{name}{suffix}\":{}", serde_json::to_string(value).unwrap_or_default());
+}
+
+/// Adds text in a form that a terminal shows and does not obey: control characters, bytes that are not UTF-8 and
+/// characters that reorder or hide what is around them become escapes, and a backslash two.
+pub fn escape(text: &[u8], out: &mut String) {
+    for chunk in text.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\\' => out.push_str("\\\\"),
+                '\n' => out.push_str("\\n"),
+                '\t' => out.push_str("\\t"),
+                '\r' => out.push_str("\\r"),
+                '\x1b' => out.push_str("\\e"),
+                control if (control as u32) < 0x80 && control.is_control() => {
+                    let _ = write!(out, "\\x{:02x}", control as u32);
+                }
+                hidden if hidden.is_control() || is_invisible(hidden) => {
+                    let _ = write!(out, "\\u{{{:x}}}", hidden as u32);
+                }
+                plain => out.push(plain),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+}
+
+/// Characters that change how others look, or look like nothing (Unicode's Cf, Zl and Zp as far as they matter here).
+fn is_invisible(character: char) -> bool {
+    matches!(character,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Adds one argument of a list, in quotes if the list would be ambiguous without.
+fn quote(text: &[u8], out: &mut String) {
+    let needs_quotes = text.is_empty() || text.iter().any(|&byte| matches!(byte, b' ' | b'"' | b'\''));
+    if !needs_quotes {
+        return escape(text, out);
+    }
+    out.push('"');
+    for (index, part) in text.split(|&byte| byte == b'"').enumerate() {
+        if index > 0 {
+            out.push_str("\\\"");
+        }
+        escape(part, out);
+    }
+    out.push('"');
+}
+
+fn duration(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns}ns"),
+        1_000..1_000_000 => format!("{:.1}us", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1}ms", ns as f64 / 1e6),
+        _ => format!("{:.2}s", ns as f64 / 1e9),
+    }
+}
+
+/// A moment in UTC, RFC 3339, nine digits of a second. `wall_ns` counts from 1970.
+pub fn rfc3339(wall_ns: u64) -> String {
+    format!("{:.9}", timestamp(wall_ns))
+}
+
+/// The time of day in a time zone, `HH:MM:SS.mmm`. `wall_ns` counts from 1970.
+pub fn time_of_day(wall_ns: u64, zone: &TimeZone) -> String {
+    timestamp(wall_ns).to_zoned(zone.clone()).strftime("%H:%M:%S%.3f").to_string()
+}
+
+fn timestamp(wall_ns: u64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(wall_ns)).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{HEADER_SIZE, records};
+    use proptest::prelude::*;
+
+    fn escaped(text: &[u8]) -> String {
+        let mut out = String::new();
+        escape(text, &mut out);
+        out
+    }
+
+    fn text(bytes: &[u8]) -> Value<'_> {
+        Value::Text { bytes, cut: false }
+    }
+
+    fn as_json(value: &Value<'_>, kind: Kind) -> serde_json::Value {
+        let field = Field { name: "f".into(), offset: 0, size: 4, kind, doc: String::new() };
+        let mut out = String::new();
+        json(value, &field, &mut out);
+        serde_json::from_str(&format!("{{{}}}", &out[1..])).expect("JSON")
+    }
+
+    /// A record with one list, as the kernel would write it.
+    fn with_list(texts: &[Vec<u8>], check: impl FnOnce(&Value<'_>)) {
+        let tail: Vec<u8> = texts.iter().flat_map(|text| [text.as_slice(), b"\0"].concat()).collect();
+        let mut bytes = vec![0; HEADER_SIZE];
+        bytes.extend_from_slice(&[HEADER_SIZE as u8 + 4, 0]);
+        bytes.extend_from_slice(&(tail.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(&tail);
+        let size = bytes.len() as u32;
+        bytes[..4].copy_from_slice(&size.to_le_bytes());
+        let record = records(&bytes).next().expect("one").expect("a record");
+        let field =
+            Field { name: "f".into(), offset: HEADER_SIZE as u32, size: 4, kind: Kind::Strings, doc: String::new() };
+        check(&record.value(&field).expect("a value"));
+    }
+
+    #[test]
+    fn terminals_get_no_orders() {
+        assert_eq!(escaped(b"\x1b[31mred\x07"), "\\e[31mred\\x07");
+        assert_eq!(escaped("\u{9b}1m \u{202e}txt".as_bytes()), "\\u{9b}1m \\u{202e}txt");
+        assert_eq!(escaped(b"a\nb\\c\xff"), "a\\nb\\\\c\\xff");
+        assert_eq!(escaped("naïve 猫".as_bytes()), "naïve 猫");
+    }
+
+    #[test]
+    fn arguments_can_be_told_apart() {
+        with_list(&[b"sh".into(), b"-c".into(), b"echo \"a b\"".into(), b"".into()], |value| {
+            assert_eq!(cell(value, Kind::Strings), r#"sh -c "echo \"a b\"" """#);
+        });
+    }
+
+    #[test]
+    fn results_have_names() {
+        assert_eq!(cell(&Value::Signed(-2), Kind::Errno), "ENOENT");
+        assert_eq!(cell(&Value::Signed(0), Kind::Errno), "0");
+        assert_eq!(as_json(&Value::Signed(-2), Kind::Errno), serde_json::json!({"f": -2, "f_name": "ENOENT"}));
+        assert_eq!(as_json(&Value::Signed(0), Kind::Errno), serde_json::json!({"f": 0}));
+    }
+
+    #[test]
+    fn times_are_exact() {
+        let ns = 1_795_248_000_123_456_789;
+        assert_eq!(rfc3339(ns), "2026-11-21T08:00:00.123456789Z");
+        assert_eq!(time_of_day(ns, &TimeZone::UTC), "08:00:00.123");
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000000Z");
+    }
+
+    proptest! {
+        #[test]
+        fn cells_hold_one_harmless_line(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let cell = cell(&text(&bytes), Kind::Text);
+            prop_assert!(!cell.chars().any(|c| c.is_control() || is_invisible(c)));
+        }
+
+        #[test]
+        fn json_loses_nothing(texts in proptest::collection::vec(
+            proptest::collection::vec(1u8..=255, 0..16), 0..6)) {
+            with_list(&texts, |value| {
+                let object = as_json(value, Kind::Strings);
+                let back: Vec<Vec<u8>> = match object.get("f_base64") {
+                    Some(encoded) => encoded.as_array().expect("a list").iter()
+                        .map(|text| BASE64_STANDARD.decode(text.as_str().expect("text")).expect("base64")).collect(),
+                    None => object["f"].as_array().expect("a list").iter()
+                        .map(|text| text.as_str().expect("text").as_bytes().to_vec()).collect(),
+                };
+                assert_eq!(back, texts);
+            });
+        }
+    }
+}

@@ -1,0 +1,582 @@
+//! The frames of a session. All wire types live here.
+//!
+//! A frame is `u32 length, u8 type, payload`, little-endian; `length` counts the payload and is at most
+//! [`MAX_PAYLOAD`]. A [`Frame::Batch`] carries records as the kernel wrote them (see [`crate::record`]); every other
+//! payload is JSON, whose unknown members are ignored, so that a version may add some.
+//!
+//! The client says [`Hello`] with the [`RunSpec`]; the agent answers with its own Hello, then the schema, then batches,
+//! each dictionary entry before the first batch that needs it. Both send heartbeats. The client ends with Stop and
+//! reads on to the [`Trailer`], after which nothing follows; a stream without one is incomplete. An [`Failure`] frame
+//! ends a session too.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::schema::Schema;
+use crate::spec::RunSpec;
+
+/// Version of the frames. Peers whose versions differ by at most one understand each other.
+pub const VERSION: u16 = 1;
+/// Longest payload, in bytes.
+pub const MAX_PAYLOAD: usize = 1 << 20;
+/// Seconds between heartbeats, in both directions.
+pub const HEARTBEAT_SECONDS: u64 = 1;
+/// Seconds of silence after which a peer counts as gone.
+pub const SILENCE_SECONDS: u64 = 10;
+
+const HEAD: usize = 5;
+
+/// One message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frame {
+    /// First in each direction.
+    Hello(Hello),
+    /// What the records look like.
+    Schema(Schema),
+    /// Who is behind the cgroups of the records that follow.
+    Dictionary(Dictionary),
+    /// Records, back to back.
+    Batch(Vec<u8>),
+    /// Records that were lost, and where.
+    Loss(Loss),
+    /// A time in which an unknown number may be missing.
+    Gap(Gap),
+    /// A sign of life.
+    Heartbeat(Heartbeat),
+    /// The client wants no more.
+    Stop,
+    /// The agent has sent everything.
+    Trailer(Trailer),
+    /// The agent cannot go on.
+    Error(Failure),
+}
+
+/// Who speaks, and what is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`VERSION`] of the sender.
+    pub version: u16,
+    /// Version of the sender's program.
+    #[serde(default)]
+    pub software: String,
+    /// From the client: the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunSpec>,
+    /// From the client: proof that it may see what it asks for. No agent asks for one yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<serde_json::Value>,
+    /// From the agent: where it runs, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Node>,
+}
+
+/// Where a session's events come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The node's name, or the host's.
+    pub name: String,
+    /// Release of its kernel.
+    #[serde(default)]
+    pub kernel: String,
+    /// Relates the records' times to the calendar.
+    pub clock: Clock,
+    /// For each hook of the gadget, the variant in use; empty for a hook that could not be had.
+    #[serde(default)]
+    pub variants: BTreeMap<String, String>,
+    /// What does not work here and why, in words.
+    #[serde(default)]
+    pub degraded: Vec<String>,
+}
+
+/// One moment on two clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// CLOCK_BOOTTIME, ns.
+    pub boot_ns: u64,
+    /// Since 1970 in UTC, ns.
+    pub wall_ns: u64,
+}
+
+impl Clock {
+    /// The calendar time of a record's time, in ns since 1970.
+    pub fn wall(&self, boot_ns: u64) -> u64 {
+        self.wall_ns.wrapping_add(boot_ns).wrapping_sub(self.boot_ns)
+    }
+}
+
+/// Names for ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dictionary {
+    /// A later entry for the same cgroup replaces the earlier.
+    #[serde(default)]
+    pub cgroups: Vec<CgroupEntry>,
+}
+
+/// Who a cgroup belongs to. What is not known is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CgroupEntry {
+    /// Id in the unified hierarchy.
+    pub cgroup: u64,
+    /// Path in the unified hierarchy.
+    pub path: String,
+    /// The pod's namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The pod's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The pod's UID, or the hash of a static pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// The container's name in its pod; outside pods what its runtime calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The runtime's id of the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// The pod's labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The pod's owner, `kind/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// It is the pod's sandbox ("pause").
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sandbox: bool,
+}
+
+/// Where records can be lost. The names are part of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The gadget's ring in the kernel was full.
+    KernelRing,
+    /// A map of the gadget in the kernel was full.
+    KernelMap,
+    /// The agent could not hold or hand on more.
+    AgentQueue,
+    /// On the way from the agent to the client.
+    Stream,
+    /// In the client.
+    Client,
+    /// A stage of a newer peer.
+    #[serde(other)]
+    Other,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KernelRing => "kernel ring",
+            Self::KernelMap => "kernel map",
+            Self::AgentQueue => "agent queue",
+            Self::Stream => "stream",
+            Self::Client => "client",
+            Self::Other => "unknown stage",
+        })
+    }
+}
+
+/// A number of lost records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Where.
+    pub stage: Stage,
+    /// Why, in words.
+    pub reason: String,
+    /// The pod whose records they were, if one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// See `namespace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// They were lost after this, CLOCK_BOOTTIME ns.
+    pub from_ns: u64,
+    /// They were lost before this, CLOCK_BOOTTIME ns.
+    pub to_ns: u64,
+    /// How many.
+    pub count: u64,
+}
+
+/// A time in which records may be missing, nobody knows how many.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// From, CLOCK_BOOTTIME ns.
+    pub from_ns: u64,
+    /// To, CLOCK_BOOTTIME ns.
+    pub to_ns: u64,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// A sign of life. The client's is empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The agent's clocks now.
+    #[serde(default)]
+    pub clock: Option<Clock>,
+    /// Every record of before this was sent, CLOCK_BOOTTIME ns.
+    #[serde(default)]
+    pub complete_to_ns: Option<u64>,
+}
+
+/// The end of a stream, and its sums.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trailer {
+    /// Records sent.
+    pub records: u64,
+    /// Records lost, all Loss frames together.
+    pub lost: u64,
+    /// Gap frames.
+    #[serde(default)]
+    pub gaps: u64,
+}
+
+/// Kinds of failure. The client turns them into advice and exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// What was asked for makes no sense.
+    Usage,
+    /// Something that was named does not exist.
+    NotFound,
+    /// The agent may not do it.
+    Permission,
+    /// This kernel or host cannot do it.
+    Unsupported,
+    /// The peers do not understand each other.
+    Protocol,
+    /// Too much is running already.
+    Busy,
+    /// The agent's own fault.
+    #[serde(other)]
+    Internal,
+}
+
+/// Why the agent cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What sort.
+    pub kind: FailureKind,
+    /// What happened, why, and what to do next.
+    pub message: String,
+}
+
+/// Why bytes are not frames.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum WireError {
+    /// A frame claims to be longer than any may be.
+    #[error("frame of {0} bytes: at most {MAX_PAYLOAD} are allowed")]
+    Oversized(usize),
+    /// A frame of no known type.
+    #[error("frame of unknown type {0}")]
+    UnknownType(u8),
+    /// The stream ended inside a frame.
+    #[error("the stream ended within a frame ({0} bytes of it came)")]
+    Truncated(usize),
+    /// A frame's payload is not what its type says.
+    #[error("malformed {frame} frame: {reason}")]
+    Malformed {
+        /// Its type.
+        frame: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The peer is too old or too new.
+    #[error("the peer speaks version {theirs} of the protocol, this side {VERSION}: install versions that are closer")]
+    Version {
+        /// The peer's.
+        theirs: u16,
+    },
+}
+
+impl Frame {
+    fn type_and_name(&self) -> (u8, &'static str) {
+        match self {
+            Self::Hello(_) => (1, "hello"),
+            Self::Schema(_) => (2, "schema"),
+            Self::Dictionary(_) => (3, "dictionary"),
+            Self::Batch(_) => (4, "batch"),
+            Self::Loss(_) => (5, "loss"),
+            Self::Gap(_) => (6, "gap"),
+            Self::Heartbeat(_) => (7, "heartbeat"),
+            Self::Stop => (8, "stop"),
+            Self::Trailer(_) => (9, "trailer"),
+            Self::Error(_) => (10, "error"),
+        }
+    }
+
+    /// The type's name, for messages.
+    pub fn name(&self) -> &'static str {
+        self.type_and_name().1
+    }
+
+    /// The frame's bytes.
+    ///
+    /// # Errors
+    /// [`WireError::Oversized`] if the payload is longer than [`MAX_PAYLOAD`].
+    pub fn encode(&self) -> Result<Vec<u8>, WireError> {
+        match self {
+            Self::Hello(payload) => self.encode_json(payload),
+            Self::Schema(payload) => self.encode_json(payload),
+            Self::Dictionary(payload) => self.encode_json(payload),
+            Self::Batch(payload) => self.encode_bytes(payload),
+            Self::Loss(payload) => self.encode_json(payload),
+            Self::Gap(payload) => self.encode_json(payload),
+            Self::Heartbeat(payload) => self.encode_json(payload),
+            Self::Stop => self.encode_bytes(&[]),
+            Self::Trailer(payload) => self.encode_json(payload),
+            Self::Error(payload) => self.encode_json(payload),
+        }
+    }
+
+    fn encode_json(&self, payload: &impl Serialize) -> Result<Vec<u8>, WireError> {
+        let bytes = serde_json::to_vec(payload)
+            .map_err(|error| WireError::Malformed { frame: self.name(), reason: error.to_string() })?;
+        self.encode_bytes(&bytes)
+    }
+
+    fn encode_bytes(&self, payload: &[u8]) -> Result<Vec<u8>, WireError> {
+        if payload.len() > MAX_PAYLOAD {
+            return Err(WireError::Oversized(payload.len()));
+        }
+        let mut bytes = Vec::with_capacity(HEAD + payload.len());
+        bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        bytes.push(self.type_and_name().0);
+        bytes.extend_from_slice(payload);
+        Ok(bytes)
+    }
+
+    fn decode(kind: u8, payload: &[u8]) -> Result<Self, WireError> {
+        Ok(match kind {
+            1 => Self::Hello(decode_hello(payload)?),
+            2 => Self::Schema(decode_json("schema", payload)?),
+            3 => Self::Dictionary(decode_json("dictionary", payload)?),
+            4 => Self::Batch(payload.to_vec()),
+            5 => Self::Loss(decode_json("loss", payload)?),
+            6 => Self::Gap(decode_json("gap", payload)?),
+            7 => Self::Heartbeat(decode_json("heartbeat", payload)?),
+            8 => Self::Stop,
+            9 => Self::Trailer(decode_json("trailer", payload)?),
+            10 => Self::Error(decode_json("error", payload)?),
+            other => return Err(WireError::UnknownType(other)),
+        })
+    }
+}
+
+fn decode_json<T: DeserializeOwned>(frame: &'static str, payload: &[u8]) -> Result<T, WireError> {
+    serde_json::from_slice(payload).map_err(|error| WireError::Malformed { frame, reason: error.to_string() })
+}
+
+/// The version comes first: the rest of a Hello that is too far away may look like anything.
+fn decode_hello(payload: &[u8]) -> Result<Hello, WireError> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u16,
+    }
+    let Version { version } = decode_json("hello", payload)?;
+    if version.abs_diff(VERSION) > 1 {
+        return Err(WireError::Version { theirs: version });
+    }
+    decode_json("hello", payload)
+}
+
+/// Cuts a stream of bytes into frames. It reads nothing itself, and holds at most one frame beyond what is pushed.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: Vec<u8>,
+    /// Where the first frame that was not given out begins.
+    start: usize,
+}
+
+impl Decoder {
+    /// Takes bytes of the stream, in any portions.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next frame; `None` if more bytes are needed for it.
+    ///
+    /// # Errors
+    /// If what comes next is not a frame. There is no way on from there.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, WireError> {
+        let rest = &self.buffer[self.start..];
+        let Some(&[a, b, c, d, kind]) = rest.first_chunk::<HEAD>() else { return Ok(None) };
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        if length > MAX_PAYLOAD {
+            return Err(WireError::Oversized(length));
+        }
+        let Some(payload) = rest.get(HEAD..HEAD + length) else { return Ok(None) };
+        let frame = Frame::decode(kind, payload)?;
+        self.start += HEAD + length;
+        Ok(Some(frame))
+    }
+
+    /// To be asked when the stream has ended.
+    ///
+    /// # Errors
+    /// [`WireError::Truncated`] if it ended within a frame.
+    pub fn finish(&self) -> Result<(), WireError> {
+        match self.buffer.len() - self.start {
+            0 => Ok(()),
+            left => Err(WireError::Truncated(left)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one_of_each() -> Vec<Frame> {
+        let schema = Schema::from_object(bpf::object("execsnoop").expect("an object")).expect("a schema");
+        let run = RunSpec { gadget: "execsnoop".into(), ..RunSpec::default() };
+        let entry = CgroupEntry { cgroup: 7, path: "/a".into(), pod: Some("web".into()), ..CgroupEntry::default() };
+        let loss = Loss {
+            stage: Stage::KernelRing,
+            reason: "ring full".into(),
+            namespace: None,
+            pod: Some("web".into()),
+            from_ns: 1,
+            to_ns: 2,
+            count: 3,
+        };
+        vec![
+            Frame::Hello(Hello { version: VERSION, run: Some(run), ..Hello::default() }),
+            Frame::Schema(schema),
+            Frame::Dictionary(Dictionary { cgroups: vec![entry] }),
+            Frame::Batch(vec![0, 1, 2, 255]),
+            Frame::Loss(loss),
+            Frame::Gap(Gap { from_ns: 1, to_ns: 2, reason: "why".into() }),
+            Frame::Heartbeat(Heartbeat { clock: Some(Clock { boot_ns: 1, wall_ns: 2 }), complete_to_ns: Some(3) }),
+            Frame::Stop,
+            Frame::Trailer(Trailer { records: 4, lost: 5, gaps: 6 }),
+            Frame::Error(Failure { kind: FailureKind::Usage, message: "no".into() }),
+        ]
+    }
+
+    fn bytes_of(frames: &[Frame]) -> Vec<u8> {
+        frames.iter().flat_map(|frame| frame.encode().expect("small")).collect()
+    }
+
+    fn hello(version: u16) -> Vec<u8> {
+        Frame::Hello(Hello { version, ..Hello::default() }).encode().expect("small")
+    }
+
+    #[test]
+    fn neighbours_in_version_understand_each_other() {
+        for (version, understood) in [(VERSION - 1, true), (VERSION, true), (VERSION + 1, true), (VERSION + 2, false)] {
+            let mut decoder = Decoder::default();
+            decoder.push(&hello(version));
+            assert_eq!(decoder.next_frame().is_ok(), understood, "version {version}");
+        }
+    }
+
+    #[test]
+    fn a_distant_version_is_named_whatever_else_the_hello_holds() {
+        let payload = br#"{"version":40,"run":"a shape nobody here knows"}"#;
+        let mut bytes = (payload.len() as u32).to_le_bytes().to_vec();
+        bytes.push(1);
+        bytes.extend_from_slice(payload);
+        let mut decoder = Decoder::default();
+        decoder.push(&bytes);
+        assert_eq!(decoder.next_frame(), Err(WireError::Version { theirs: 40 }));
+    }
+
+    #[test]
+    fn what_is_unknown_or_too_long_is_refused() {
+        let mut decoder = Decoder::default();
+        decoder.push(&[0, 0, 0, 0, 99]);
+        assert_eq!(decoder.next_frame(), Err(WireError::UnknownType(99)));
+        let mut decoder = Decoder::default();
+        decoder.push(&[255, 255, 255, 255, 4]);
+        assert_eq!(decoder.next_frame(), Err(WireError::Oversized(u32::MAX as usize)));
+        let long = Frame::Batch(vec![0; MAX_PAYLOAD + 1]);
+        assert_eq!(long.encode(), Err(WireError::Oversized(MAX_PAYLOAD + 1)));
+    }
+
+    #[test]
+    fn members_of_a_newer_peer_are_ignored() {
+        let loss: Loss = serde_json::from_str(
+            r#"{"stage":"teleporter","reason":"x","from_ns":0,"to_ns":1,"count":2,"colour":"red"}"#,
+        )
+        .expect("a loss");
+        assert_eq!(loss.stage, Stage::Other);
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_any_portions(cuts in proptest::collection::vec(1usize..200, 1..64)) {
+            let frames = one_of_each();
+            let bytes = bytes_of(&frames);
+            let mut decoder = Decoder::default();
+            let mut seen = Vec::new();
+            let mut at = 0;
+            for cut in cuts.iter().cycle() {
+                let end = (at + cut).min(bytes.len());
+                decoder.push(&bytes[at..end]);
+                at = end;
+                while let Some(frame) = decoder.next_frame().expect("frames") {
+                    seen.push(frame);
+                }
+                if at == bytes.len() {
+                    break;
+                }
+            }
+            prop_assert_eq!(seen, frames);
+            prop_assert_eq!(decoder.finish(), Ok(()));
+        }
+
+        #[test]
+        fn a_stream_that_ends_early_says_so(keep in any::<prop::sample::Index>()) {
+            let frames = one_of_each();
+            let bytes = bytes_of(&frames);
+            let keep = keep.index(bytes.len());
+            let mut decoder = Decoder::default();
+            decoder.push(&bytes[..keep]);
+            let mut whole = 0;
+            while let Some(frame) = decoder.next_frame().expect("frames") {
+                whole += frame.encode().expect("small").len();
+            }
+            prop_assert_eq!(decoder.finish().is_ok(), whole == keep);
+        }
+
+        #[test]
+        fn any_bytes_are_decoded_or_refused(portions in proptest::collection::vec(
+            proptest::collection::vec(any::<u8>(), 0..64), 0..16)) {
+            let mut decoder = Decoder::default();
+            'stream: for portion in portions {
+                decoder.push(&portion);
+                loop {
+                    match decoder.next_frame() {
+                        Ok(Some(_)) => {}
+                        Ok(None) => break,
+                        Err(_) => break 'stream,
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn damaged_frames_are_decoded_or_refused(
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        ) {
+            let mut bytes = bytes_of(&one_of_each());
+            for (index, value) in damage {
+                let at = index.index(bytes.len());
+                bytes[at] = value;
+            }
+            let mut decoder = Decoder::default();
+            decoder.push(&bytes);
+            while let Ok(Some(_)) = decoder.next_frame() {}
+        }
+    }
+}
