@@ -1,6 +1,7 @@
 //! Compiles every `*.bpf.c` of this directory and lists the objects for `src/lib.rs` to embed.
 
 #[path = "src/compile.rs"]
+#[allow(unreachable_pub, reason = "it is public in the library")]
 mod compile;
 
 use std::path::Path;

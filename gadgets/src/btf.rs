@@ -4,7 +4,9 @@
 //! tags. The input may be anybody's, so every reference is checked and every walk is bounded. The format is the
 //! kernel's `Documentation/bpf/btf.rst`.
 
-use object::{Object as _, ObjectSection as _};
+use std::collections::HashMap;
+
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use thiserror::Error;
 
 /// Index of a type within its [`Btf`]; 0 is `void`.
@@ -154,7 +156,37 @@ impl Btf {
         let file = object::File::parse(elf).map_err(|error| BtfError::Elf(error.to_string()))?;
         let section = file.section_by_name(".BTF").ok_or(BtfError::Missing)?;
         let data = section.data().map_err(|error| BtfError::Elf(error.to_string()))?;
-        Self::parse(data)
+        let mut btf = Self::parse(data)?;
+        btf.place_variables(&file);
+        Ok(btf)
+    }
+
+    /// clang leaves the offsets of variables to the linker, and there is none: they are in the symbol table.
+    fn place_variables(&mut self, file: &object::File<'_>) {
+        let offsets: HashMap<(&str, &str), u64> = file
+            .symbols()
+            .filter_map(|symbol| {
+                let section = file.section_by_index(symbol.section_index()?).ok()?;
+                Some(((section.name().ok()?, symbol.name().ok()?), symbol.address()))
+            })
+            .collect();
+        let names: Vec<Option<String>> = self
+            .types
+            .iter()
+            .map(|candidate| match candidate {
+                Type::Var { name, .. } => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        for candidate in &mut self.types {
+            let Type::Section { name: section, variables } = candidate else { continue };
+            for (var, offset, _) in variables {
+                let name = names.get(var.0 as usize).and_then(Option::as_deref).unwrap_or_default();
+                if let Some(found) = offsets.get(&(section.as_str(), name)).and_then(|found| u32::try_from(*found).ok()) {
+                    *offset = found;
+                }
+            }
+        }
     }
 
     /// Reads raw little-endian BTF.
@@ -416,6 +448,8 @@ mod tests {
         assert_eq!(btf.member_tags(id, index).collect::<Vec<_>>(), ["doc:process id"]);
         let rodata = btf.section(".rodata");
         assert!(rodata.iter().any(|variable| variable.name == "failed_only" && variable.size == 1));
+        let overlaps = rodata.windows(2).any(|pair| pair[0].offset + pair[0].size > pair[1].offset);
+        assert!(rodata.len() > 2 && !overlaps, "{rodata:?}");
     }
 
     #[test]

@@ -1,0 +1,107 @@
+//! The agent's command line: flags, and what each command starts.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use gadgets::catalogue::Catalogue;
+
+use crate::pods::bundle;
+use crate::server::{self, Agent};
+use crate::session;
+
+/// The agent of kubectl gadget: loads BPF programs and streams what they see. People use kubectl-gadget.
+#[derive(Parser)]
+#[command(name = "gadget-agent", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve sessions on a Unix socket until SIGTERM or SIGINT
+    Daemon(DaemonArgs),
+    /// Carry one session over standard input and output
+    Session(SessionArgs),
+}
+
+#[derive(Args)]
+struct DaemonArgs {
+    #[command(flatten)]
+    socket: SocketArg,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Args)]
+struct SessionArgs {
+    /// Be the agent, instead of passing the session on to the daemon
+    #[arg(long)]
+    local: bool,
+    #[command(flatten)]
+    socket: SocketArg,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Args)]
+struct SocketArg {
+    /// The daemon's socket
+    #[arg(long, value_name = "PATH", default_value = server::DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+#[derive(Args)]
+struct HostArgs {
+    /// Name of this node; the host's name if not given
+    #[arg(long, value_name = "NAME", env = "GADGET_NODE")]
+    node: Option<String>,
+    /// Where runtimes keep the bundles of their containers, separated by colons; `*` stands for one folder
+    #[arg(long, value_name = "DIRS", env = "GADGET_BUNDLES", default_value = bundle::DEFAULT_ROOTS)]
+    bundles: String,
+}
+
+impl HostArgs {
+    fn start(self, catalogue: Catalogue) -> Result<Agent, crate::error::AgentError> {
+        Agent::start(catalogue, self.node, bundle::Bundles::new(&self.bundles))
+    }
+}
+
+pub(crate) fn run(catalogue: Catalogue) -> ExitCode {
+    let cli = Cli::parse();
+    // Standard output carries frames: everything else goes to standard error.
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("GADGET_LOG").unwrap_or_else(|_| "warn,gadget_agent=info".into()),
+        )
+        .init();
+    let done = match cli.command {
+        Command::Daemon(args) => daemon(args, catalogue),
+        Command::Session(args) if args.local => {
+            // The client was told why it ended, and tells the user.
+            return match session::serve_stdio(|| args.host.start(catalogue)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::debug!("the session ended: {error}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
+        Command::Session(args) => session::relay(&args.socket.socket),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gadget-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn daemon(args: DaemonArgs, catalogue: Catalogue) -> anyhow::Result<()> {
+    let listener = server::Listener::bind(&args.socket.socket)?;
+    let agent = args.host.start(catalogue)?;
+    listener.serve(&agent)
+}

@@ -1,0 +1,30 @@
+//! The agent: the privileged side of kubectl gadget.
+//!
+//! - [`server`] and [`session`]: who talks to it, and one conversation
+//! - [`instance`]: gadgets that run, each loaded once and shared by the sessions that asked for the same
+//! - [`runtime`]: BPF objects: loading, attaching, reading their rings
+//! - [`pods`]: which cgroup is whose, and which are wanted
+//! - [`loss`]: what was dropped, and for whom
+//!
+//! It knows no gadget by name: what there is comes with the catalogue.
+
+mod cli;
+mod clock;
+mod error;
+mod host;
+mod instance;
+mod loss;
+mod outbox;
+mod pods;
+mod runtime;
+mod server;
+mod session;
+
+use std::process::ExitCode;
+
+use gadgets::catalogue::Catalogue;
+
+/// Runs the agent's command line with these gadgets.
+pub fn main(catalogue: Catalogue) -> ExitCode {
+    cli::run(catalogue)
+}

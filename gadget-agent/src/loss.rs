@@ -1,0 +1,80 @@
+//! What was dropped, counted by the slot that it was dropped for.
+
+use std::collections::BTreeMap;
+
+use gadgets::wire::{Loss, Stage};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+
+use crate::clock;
+use crate::pods::cgroup::Cgroup;
+use crate::pods::slots;
+
+/// Entries of a gadget's `gadget_lost`: one a slot, and their total.
+pub(crate) const KERNEL_COUNTERS: u32 = slots::COUNT + 1;
+/// Where the total is.
+pub(crate) const KERNEL_TOTAL: u32 = slots::COUNT;
+
+/// Reads a gadget's counters in the kernel, which are never reset, as what has come since the last time.
+pub(crate) struct KernelLoss {
+    counters: MapHandle,
+    seen: Vec<u64>,
+}
+
+impl KernelLoss {
+    pub(crate) fn new(counters: MapHandle) -> Self {
+        Self { counters, seen: vec![0; KERNEL_COUNTERS as usize] }
+    }
+
+    /// Records that were lost since the last call, by slot.
+    pub(crate) fn read(&mut self) -> Vec<(u32, u64)> {
+        if self.read_one(KERNEL_TOTAL) == 0 {
+            return Vec::new();
+        }
+        (0..KERNEL_TOTAL).map(|slot| (slot, self.read_one(slot))).filter(|(_, count)| *count > 0).collect()
+    }
+
+    fn read_one(&mut self, index: u32) -> u64 {
+        let per_cpu = self.counters.lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY).ok().flatten();
+        let sum = per_cpu.iter().flatten().filter_map(|bytes| Some(u64::from_ne_bytes(*bytes.first_chunk()?))).sum();
+        let seen = &mut self.seen[index as usize];
+        // One CPU's count may be read while another's is being raised, never lowered.
+        let new = u64::saturating_sub(sum, *seen);
+        *seen = sum;
+        new
+    }
+}
+
+/// Losses that one session has not been told yet.
+pub(crate) struct Ledger {
+    open: BTreeMap<(Stage, &'static str, u32), u64>,
+    since_ns: u64,
+}
+
+impl Ledger {
+    pub(crate) fn new() -> Self {
+        Self { open: BTreeMap::new(), since_ns: clock::boot_ns() }
+    }
+
+    /// Notes that so many records of a slot were lost.
+    pub(crate) fn add(&mut self, stage: Stage, reason: &'static str, slot: u32, count: u64) {
+        *self.open.entry((stage, reason, slot)).or_default() += count;
+    }
+
+    /// The losses since the last call. `owner` finds a cgroup of a slot.
+    pub(crate) fn settle(&mut self, owner: impl Fn(u32) -> Option<Cgroup>) -> Vec<Loss> {
+        let from_ns = std::mem::replace(&mut self.since_ns, clock::boot_ns());
+        let loss = |((stage, reason, slot), count): ((Stage, &str, u32), u64)| {
+            let entry = owner(slot).map(|cgroup| cgroup.entry()).unwrap_or_default();
+            Loss {
+                stage,
+                reason: reason.to_owned(),
+                namespace: entry.namespace,
+                pod: entry.pod,
+                from_ns,
+                to_ns: self.since_ns,
+                count,
+            }
+        };
+        std::mem::take(&mut self.open).into_iter().map(loss).collect()
+    }
+}

@@ -1,0 +1,142 @@
+//! Whether a session wants a cgroup's events.
+
+use gadgets::spec::Selector;
+
+use super::cgroup::{Cgroup, Naming};
+
+/// The answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Wanted,
+    Unwanted,
+    /// The cgroup's names decide, and they are not known yet.
+    Pending,
+}
+
+/// Whether events of a cgroup are wanted; `None` stands for everything that belongs to no container.
+pub(crate) fn verdict(selector: &Selector, cgroup: Option<&Cgroup>) -> Verdict {
+    let Some(cgroup) = cgroup else { return wanted_if(selector.host || selector.cgroups.iter().any(|path| path == "/")) };
+    if matches!(cgroup.naming, Naming::Pending { .. }) {
+        return Verdict::Pending;
+    }
+    wanted_if(selector.host || is_selected(selector, cgroup))
+}
+
+/// Whether a slot must let events through: its cgroups are a pod's, now and to come. A container that is made next may
+/// be wanted though none of the present ones is, and a pod whose names nobody knows yet may be any.
+pub(crate) fn slot_is_wanted<'a>(
+    selector: &Selector,
+    cgroups: impl Iterator<Item = &'a Cgroup> + Clone,
+) -> bool {
+    let in_pod = cgroups.clone().any(|cgroup| cgroup.identity.as_ref().is_some_and(|whose| whose.pod_uid.is_some()));
+    if selector.host || !in_pod {
+        return cgroups.into_iter().any(|cgroup| verdict(selector, Some(cgroup)) != Verdict::Unwanted);
+    }
+    let overlaps = |cgroup: &Cgroup| {
+        selector.cgroups.is_empty()
+            || selector.cgroups.iter().any(|path| is_within(&cgroup.path, path) || is_within(path, &cgroup.path))
+    };
+    let mut named = cgroups.clone().filter_map(Cgroup::names).filter(|names| names.pod.is_some());
+    cgroups.into_iter().any(overlaps)
+        && named.next().is_none_or(|names| {
+            is_among(&selector.namespaces, &[names.namespace.as_deref()])
+                && is_among(&selector.pods, &[names.pod.as_deref()])
+        })
+}
+
+fn wanted_if(wanted: bool) -> Verdict {
+    if wanted { Verdict::Wanted } else { Verdict::Unwanted }
+}
+
+fn is_selected(selector: &Selector, cgroup: &Cgroup) -> bool {
+    let entry = cgroup.entry();
+    if !selector.cgroups.is_empty() {
+        if !selector.cgroups.iter().any(|path| is_within(&cgroup.path, path)) {
+            return false;
+        }
+    } else if entry.container_id.is_none() {
+        return false;
+    }
+    (selector.machinery || !entry.sandbox)
+        && is_among(&selector.namespaces, &[entry.namespace.as_deref()])
+        && is_among(&selector.pods, &[entry.pod.as_deref()])
+        && is_among(&selector.containers, &[entry.container.as_deref(), entry.container_id.as_deref()])
+}
+
+fn is_among(wanted: &[String], names: &[Option<&str>]) -> bool {
+    wanted.is_empty() || wanted.iter().any(|name| names.contains(&Some(name)))
+}
+
+/// Whether a path is this one or below it. Both begin with a slash and end without one, but for the root.
+pub(crate) fn is_within(path: &str, ancestor: &str) -> bool {
+    let ancestor = ancestor.trim_end_matches('/');
+    path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::bundle::Names;
+    use crate::pods::path::identify;
+
+    fn cgroup(naming: Naming) -> Cgroup {
+        let path = format!("/kubepods/pod{}/{}", "a".repeat(32), "b".repeat(64));
+        Cgroup { id: 7, identity: identify(&path), path, naming, slot: 2 }
+    }
+
+    fn web(sandbox: bool) -> Cgroup {
+        cgroup(Naming::Done(Names {
+            namespace: Some("shop".into()),
+            pod: Some("web".into()),
+            container: Some("nginx".into()),
+            sandbox,
+        }))
+    }
+
+    fn list(name: &str) -> Vec<String> {
+        vec![name.to_owned()]
+    }
+
+    #[test]
+    fn empty_lists_mean_every_container_and_nothing_else() {
+        let all = Selector::default();
+        assert_eq!(verdict(&all, Some(&web(false))), Verdict::Wanted);
+        assert_eq!(verdict(&all, None), Verdict::Unwanted);
+        assert_eq!(verdict(&Selector { host: true, ..all }, None), Verdict::Wanted);
+    }
+
+    #[test]
+    fn every_list_must_agree() {
+        let selector = Selector { pods: list("web"), containers: list("nginx"), ..Selector::default() };
+        assert_eq!(verdict(&selector, Some(&web(false))), Verdict::Wanted);
+        let other = Selector { namespaces: list("bank"), ..selector };
+        assert_eq!(verdict(&other, Some(&web(false))), Verdict::Unwanted);
+    }
+
+    #[test]
+    fn sandboxes_are_shown_when_asked_for() {
+        assert_eq!(verdict(&Selector::default(), Some(&web(true))), Verdict::Unwanted);
+        let selector = Selector { machinery: true, ..Selector::default() };
+        assert_eq!(verdict(&selector, Some(&web(true))), Verdict::Wanted);
+    }
+
+    #[test]
+    fn names_that_are_not_known_yet_leave_it_open() {
+        let pending = cgroup(Naming::Pending { until: std::time::Instant::now() });
+        assert_eq!(verdict(&Selector::default(), Some(&pending)), Verdict::Pending);
+    }
+
+    #[test]
+    fn a_slot_stays_open_for_containers_to_come() {
+        let app = Selector { pods: list("web"), containers: list("app"), ..Selector::default() };
+        assert!(slot_is_wanted(&app, [web(true)].iter()));
+        assert!(!slot_is_wanted(&Selector { pods: list("db"), ..app.clone() }, [web(true)].iter()));
+        assert!(slot_is_wanted(&app, [cgroup(Naming::Done(Names::default()))].iter()));
+    }
+
+    #[test]
+    fn paths_are_compared_by_their_parts() {
+        assert!(is_within("/a/b", "/a") && is_within("/a", "/a") && is_within("/a", "/a/") && is_within("/a", "/"));
+        assert!(!is_within("/ab", "/a") && !is_within("/", "/a"));
+    }
+}

@@ -1,0 +1,100 @@
+//! The filter's slots: the user space side of `bpf/include/filter.h`.
+//!
+//! A slot goes round: free (in the kernel's queue, its mask all ones so that a pod that takes it is seen at once), in
+//! use, free again when the last cgroup in it is gone.
+
+use std::collections::{BTreeSet, HashMap};
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+
+/// Slots there are. Pods beyond that share one, which costs filtering in the kernel and nothing else.
+pub(crate) const COUNT: u32 = 4096;
+/// Everything outside pods and containers: `SLOT_HOST`.
+pub(crate) const HOST: u32 = 0;
+/// Pods that found no free slot: `SLOT_SHARED`.
+pub(crate) const SHARED: u32 = 1;
+const FIRST: u32 = 2;
+
+/// The mask of a slot about which nothing is decided.
+const EVERYONE: u64 = u64::MAX;
+
+/// Who has which slot.
+pub(crate) struct Slots {
+    masks: MapHandle,
+    free: MapHandle,
+    by_unit: HashMap<String, u32>,
+    members: HashMap<u32, BTreeSet<u64>>,
+}
+
+impl Slots {
+    /// Fills the kernel's queue of free slots and opens their masks.
+    pub(crate) fn new(masks: MapHandle, free: MapHandle) -> libbpf_rs::Result<Self> {
+        let slots = Self { masks, free, by_unit: HashMap::new(), members: HashMap::new() };
+        slots.set_mask(SHARED, EVERYONE)?;
+        for slot in FIRST..COUNT {
+            slots.release(slot)?;
+        }
+        Ok(slots)
+    }
+
+    /// The slot of a unit (see [`super::path::Identity`]). One that has none gets the one that the kernel chose for
+    /// it, or any free one.
+    pub(crate) fn of_unit(&mut self, unit: &str, chosen: Option<u32>) -> u32 {
+        if let Some(slot) = self.by_unit.get(unit) {
+            return *slot;
+        }
+        let slot = chosen.filter(|slot| *slot != HOST).unwrap_or_else(|| self.take_free());
+        self.by_unit.insert(unit.to_owned(), slot);
+        slot
+    }
+
+    fn take_free(&self) -> u32 {
+        let popped = self.free.lookup_and_delete(&[]).ok().flatten();
+        popped.and_then(|bytes| bytes.try_into().ok()).map_or(SHARED, u32::from_ne_bytes)
+    }
+
+    /// Counts a cgroup as being in a slot.
+    pub(crate) fn add(&mut self, slot: u32, cgroup: u64) {
+        self.members.entry(slot).or_default().insert(cgroup);
+    }
+
+    /// Takes a cgroup out of its slot, and frees the slot with its last.
+    pub(crate) fn remove(&mut self, slot: u32, cgroup: u64) {
+        if let Some(members) = self.members.get_mut(&slot) {
+            members.remove(&cgroup);
+        }
+        self.release_if_empty(slot);
+    }
+
+    /// Frees a slot that no cgroup is in.
+    pub(crate) fn release_if_empty(&mut self, slot: u32) {
+        if slot < FIRST || self.members.get(&slot).is_some_and(|members| !members.is_empty()) {
+            return;
+        }
+        self.members.remove(&slot);
+        self.by_unit.retain(|_, taken| *taken != slot);
+        if let Err(error) = self.release(slot) {
+            tracing::warn!("slot {slot} is lost: {error}");
+        }
+    }
+
+    fn release(&self, slot: u32) -> libbpf_rs::Result<()> {
+        self.set_mask(slot, EVERYONE)?;
+        self.free.update(&[], &slot.to_ne_bytes(), MapFlags::ANY)
+    }
+
+    /// The cgroups in a slot.
+    pub(crate) fn members(&self, slot: u32) -> impl Iterator<Item = u64> + Clone + '_ {
+        self.members.get(&slot).into_iter().flatten().copied()
+    }
+
+    /// The slots that cgroups are in.
+    pub(crate) fn in_use(&self) -> Vec<u32> {
+        self.members.keys().copied().collect()
+    }
+
+    /// Says which instances a slot's events go to.
+    pub(crate) fn set_mask(&self, slot: u32, mask: u64) -> libbpf_rs::Result<()> {
+        self.masks.update(&slot.to_ne_bytes(), &mask.to_ne_bytes(), MapFlags::ANY)
+    }
+}

@@ -1,0 +1,67 @@
+//! The command line: one sub-command for each gadget of the catalogue, and those about gadgets.
+
+mod explain;
+mod gadget;
+mod list;
+mod version;
+
+use clap::Command;
+use gadgets::catalogue::{Catalogue, Gadget};
+
+use crate::exit::{End, Usage};
+
+/// Least likeness of a word to one that is suggested in its place (Jaro-Winkler; 1 is equality).
+const LIKENESS: f64 = 0.7;
+
+pub(crate) fn run(catalogue: Catalogue) -> anyhow::Result<End> {
+    let mut command = Command::new("kubectl-gadget")
+        .bin_name("kubectl gadget")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("See what pods do, as the kernel sees it")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands(catalogue.0.iter().map(|gadget| gadget::command(gadget)))
+        .subcommand(list::command())
+        .subcommand(explain::command())
+        .subcommand(version::command());
+    command.build();
+    let matches = command.get_matches();
+    match matches.subcommand() {
+        Some(("list", matches)) => list::run(catalogue, matches),
+        Some(("explain", matches)) => explain::run(catalogue, matches),
+        Some(("version", _)) => Ok(version::run()),
+        Some((name, matches)) => gadget::run(find(catalogue, name)?, matches),
+        None => Err(Usage("no command".into()).into()),
+    }
+}
+
+/// The gadget of this name.
+fn find(catalogue: Catalogue, name: &str) -> Result<&'static Gadget, Usage> {
+    catalogue.get(name).ok_or_else(|| {
+        let names = catalogue.0.iter().flat_map(|gadget| [gadget.name].into_iter().chain(gadget.aliases.iter().copied()));
+        let hint = nearest(name, names).unwrap_or_else(|| "see: kubectl gadget list".into());
+        Usage(format!("no gadget {name:?}; {hint}"))
+    })
+}
+
+/// A question that suggests the known word that is most like a wrong one, if any is.
+fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let likeness = |word: &'a str| (strsim::jaro_winkler(wrong, word), word);
+    let (likeness, word) = known.map(likeness).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (likeness >= LIKENESS).then(|| format!("did you mean {word:?}?"))
+}
+
+/// The value of `-o` for commands whose result is finished at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Prints what a command has to say; a reader that is gone is no error.
+fn print(text: &str) -> End {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout(), "{text}");
+    End::Done
+}

@@ -1,0 +1,52 @@
+//! How a command ended, and the exit code that says so.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done; also if whoever read the output went away |
+//! | 1 | something failed, or the stream is incomplete |
+//! | 2 | the command line makes no sense |
+//! | 3 | events were lost, and `--fail-on-loss` was given |
+//! | 130, 143 | ended by SIGINT (Ctrl-C), SIGTERM, after everything was cleaned up |
+
+use std::process::ExitCode;
+
+use gadgets::wire::{Failure, FailureKind};
+use thiserror::Error;
+
+/// How a command that did what it could ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By itself, by its timeout, or because nobody reads its output any more.
+    Done,
+    /// It did its work, but events were lost and the user wants to know.
+    Lost,
+    /// By a signal with this number.
+    Signal(u8),
+}
+
+impl End {
+    pub(crate) fn code(self) -> ExitCode {
+        match self {
+            Self::Done => ExitCode::SUCCESS,
+            Self::Lost => ExitCode::from(3),
+            Self::Signal(number) => ExitCode::from(128 + number),
+        }
+    }
+}
+
+/// What was asked for makes no sense.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+/// The agent said that it cannot go on.
+#[derive(Debug, Error)]
+#[error("{}", .0.message)]
+pub(crate) struct AgentFailure(pub(crate) Failure);
+
+/// The exit code for an error.
+pub(crate) fn code_of(error: &anyhow::Error) -> ExitCode {
+    let agent_says_usage = |failure: &AgentFailure| failure.0.kind == FailureKind::Usage;
+    let is_usage = error.is::<Usage>() || error.downcast_ref().is_some_and(agent_says_usage);
+    if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,28 @@
+//! The client: what people type, and what they see.
+//!
+//! - [`cli`]: one file a command: flags, and what they mean
+//! - [`connect`]: how an agent is reached
+//! - [`stream`]: one run: frames in, rows out, until it ends
+//! - [`output`]: rows as a table or as JSON
+//! - [`exit`]: what went wrong, and the exit code that says so
+
+mod cli;
+mod connect;
+mod exit;
+mod output;
+mod stream;
+
+use std::process::ExitCode;
+
+use gadgets::catalogue::Catalogue;
+
+/// Runs the command line with these gadgets.
+pub fn main(catalogue: Catalogue) -> ExitCode {
+    match cli::run(catalogue) {
+        Ok(end) => end.code(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            exit::code_of(&error)
+        }
+    }
+}

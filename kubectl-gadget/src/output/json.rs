@@ -1,0 +1,86 @@
+//! One JSON object a line, told apart by `type`: `event`, `loss`, `gap`, and one `summary` at the end.
+
+use std::io::{self, Write};
+
+use gadgets::format;
+use gadgets::record::FLAG_SETUP;
+use gadgets::wire::{Gap, Loss};
+use serde_json::{Value, json};
+
+use super::{Context, Form, Row, Totals};
+
+#[derive(Default)]
+pub(super) struct Json {
+    line: String,
+}
+
+impl Form for Json {
+    fn begin(&mut self, _: &Context, _: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn row(&mut self, row: &Row<'_>, out: &mut dyn Write) -> io::Result<()> {
+        let header = &row.record.header;
+        let entry = row.context.cgroup(header);
+        let text = |text: Option<&str>| Value::from(text).to_string();
+        let line = &mut self.line;
+        line.clear();
+        line.push_str(r#"{"type":"event","node":"#);
+        line.push_str(&text(Some(&row.context.node)));
+        for (name, value) in
+            [("namespace", &entry.namespace), ("pod", &entry.pod), ("container", &entry.container)]
+        {
+            line.push_str(&format!(",\"{name}\":{}", text(value.as_deref())));
+        }
+        let time = format::rfc3339(row.context.clock.wall(header.time));
+        line.push_str(&format!(",\"time\":\"{time}\",\"cgroup\":{}", header.cgroup));
+        if header.flags & FLAG_SETUP != 0 {
+            line.push_str(",\"setup\":true");
+        }
+        for field in &row.stream.fields {
+            if let Ok(value) = row.record.value(field) {
+                format::json(&value, field, line);
+            }
+        }
+        line.push_str("}\n");
+        out.write_all(line.as_bytes())
+    }
+
+    fn loss(&mut self, context: &Context, loss: &Loss, out: &mut dyn Write) -> io::Result<()> {
+        let object = json!({
+            "type": "loss",
+            "node": context.node,
+            "namespace": loss.namespace,
+            "pod": loss.pod,
+            "stage": loss.stage,
+            "reason": loss.reason,
+            "from": format::rfc3339(context.clock.wall(loss.from_ns)),
+            "to": format::rfc3339(context.clock.wall(loss.to_ns)),
+            "count": loss.count,
+        });
+        writeln!(out, "{object}")
+    }
+
+    fn gap(&mut self, context: &Context, gap: &Gap, out: &mut dyn Write) -> io::Result<()> {
+        let object = json!({
+            "type": "gap",
+            "node": context.node,
+            "from": format::rfc3339(context.clock.wall(gap.from_ns)),
+            "to": format::rfc3339(context.clock.wall(gap.to_ns)),
+            "reason": gap.reason,
+        });
+        writeln!(out, "{object}")
+    }
+
+    fn end(&mut self, context: &Context, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
+        let object = json!({
+            "type": "summary",
+            "node": context.node,
+            "events": totals.events,
+            "lost": totals.lost,
+            "gaps": totals.gaps,
+            "complete": totals.complete && !totals.mismatch(),
+        });
+        writeln!(out, "{object}")
+    }
+}

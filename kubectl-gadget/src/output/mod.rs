@@ -1,0 +1,208 @@
+//! What the user sees: rows as a table or as JSON, and an honest end.
+
+pub(crate) mod columns;
+mod json;
+mod table;
+
+use std::collections::HashMap;
+use std::io::{self, BufWriter, Write};
+
+use gadgets::record::{Header, Record, records};
+use gadgets::schema::{Schema, Stream};
+use gadgets::wire::{CgroupEntry, Clock, Frame, Gap, Loss, Stage};
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::error::TryRecvError;
+
+use columns::Columns;
+use json::Json;
+use table::Table;
+
+/// The forms of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    #[default]
+    Table,
+    Json,
+}
+
+/// What the records of a session need to be understood: filled by the frames before them.
+#[derive(Default)]
+struct Context {
+    node: String,
+    clock: Clock,
+    schema: Option<Schema>,
+    cgroups: HashMap<u64, CgroupEntry>,
+    nobody: CgroupEntry,
+}
+
+impl Context {
+    fn cgroup(&self, header: &Header) -> &CgroupEntry {
+        self.cgroups.get(&header.cgroup).unwrap_or(&self.nobody)
+    }
+}
+
+/// One row, on its way to a form.
+struct Row<'a> {
+    context: &'a Context,
+    stream: &'a Stream,
+    record: Record<'a>,
+}
+
+/// A form of output. Rows and notices go to standard output or, where they would disturb it, to standard error.
+trait Form {
+    /// Called when the schema is known, before the first row.
+    fn begin(&mut self, context: &Context, out: &mut dyn Write) -> io::Result<()>;
+    fn row(&mut self, row: &Row<'_>, out: &mut dyn Write) -> io::Result<()>;
+    fn loss(&mut self, context: &Context, loss: &Loss, out: &mut dyn Write) -> io::Result<()>;
+    fn gap(&mut self, context: &Context, gap: &Gap, out: &mut dyn Write) -> io::Result<()>;
+    fn end(&mut self, context: &Context, totals: &Totals, out: &mut dyn Write) -> io::Result<()>;
+}
+
+/// The sums of a run.
+#[derive(Default)]
+pub(crate) struct Totals {
+    /// Events printed.
+    pub(crate) events: u64,
+    /// Events lost.
+    pub(crate) lost: u64,
+    /// The same by stage, in the order of the way.
+    pub(crate) lost_at: Vec<(Stage, u64)>,
+    pub(crate) gaps: u64,
+    /// Events that the agent says it sent.
+    pub(crate) sent: u64,
+    /// The trailer came.
+    pub(crate) complete: bool,
+}
+
+impl Totals {
+    /// Whether a stream with a trailer is incomplete all the same.
+    pub(crate) fn mismatch(&self) -> bool {
+        self.complete && self.events != self.sent
+    }
+
+    fn count(&mut self, loss: &Loss) {
+        self.lost += loss.count;
+        match self.lost_at.iter_mut().find(|(stage, _)| *stage == loss.stage) {
+            Some((_, count)) => *count += loss.count,
+            None => self.lost_at.push((loss.stage, loss.count)),
+        }
+        self.lost_at.sort();
+    }
+}
+
+/// The thread that prints.
+pub(crate) struct Output {
+    form: Box<dyn Form + Send>,
+}
+
+impl Output {
+    pub(crate) fn new(format: Format, columns: Columns) -> Self {
+        let form: Box<dyn Form + Send> = match format {
+            Format::Table => Box::new(Table::new(columns)),
+            Format::Json => Box::new(Json::default()),
+        };
+        Self { form }
+    }
+
+    /// Prints frames until there are no more, and returns the sums.
+    ///
+    /// # Errors
+    /// If nothing can be written: [`io::ErrorKind::BrokenPipe`] if nobody reads any more.
+    pub(crate) fn print(mut self, mut frames: Receiver<Frame>) -> io::Result<Totals> {
+        let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+        let mut context = Context::default();
+        let mut totals = Totals::default();
+        loop {
+            let frame = match frames.try_recv() {
+                Ok(frame) => frame,
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => {
+                    // Nothing more to come at once: show what there is.
+                    out.flush()?;
+                    match frames.blocking_recv() {
+                        Some(frame) => frame,
+                        None => break,
+                    }
+                }
+            };
+            self.print_one(frame, &mut context, &mut totals, &mut out)?;
+        }
+        if !totals.complete && context.schema.is_some() {
+            let now = context.clock.boot_ns;
+            let gap = Gap { from_ns: now, to_ns: now, reason: "the stream broke off".into() };
+            totals.gaps += 1;
+            self.form.gap(&context, &gap, &mut out)?;
+        }
+        if context.schema.is_some() {
+            self.form.end(&context, &totals, &mut out)?;
+        }
+        out.flush()?;
+        Ok(totals)
+    }
+
+    fn print_one(
+        &mut self,
+        frame: Frame,
+        context: &mut Context,
+        totals: &mut Totals,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        match frame {
+            Frame::Hello(hello) => {
+                if let Some(node) = hello.node {
+                    context.node = node.name;
+                    context.clock = node.clock;
+                    node.degraded.iter().for_each(|what| eprintln!("warning: {what}"));
+                }
+            }
+            Frame::Schema(schema) => {
+                context.schema = Some(schema);
+                self.form.begin(context, out)?;
+            }
+            Frame::Dictionary(dictionary) => {
+                context.cgroups.extend(dictionary.cgroups.into_iter().map(|entry| (entry.cgroup, entry)));
+            }
+            Frame::Batch(batch) => totals.events += self.print_batch(&batch, context, out)?,
+            Frame::Loss(loss) => {
+                totals.count(&loss);
+                self.form.loss(context, &loss, out)?;
+            }
+            Frame::Gap(gap) => {
+                totals.gaps += 1;
+                self.form.gap(context, &gap, out)?;
+            }
+            Frame::Heartbeat(heartbeat) => {
+                if let Some(clock) = heartbeat.clock {
+                    context.clock = clock;
+                }
+            }
+            Frame::Trailer(trailer) => {
+                totals.sent = trailer.records;
+                totals.complete = true;
+            }
+            // Ends the run, and is never passed on to here.
+            Frame::Stop | Frame::Error(_) => {}
+        }
+        Ok(())
+    }
+
+    fn print_batch(&mut self, batch: &[u8], context: &Context, out: &mut dyn Write) -> io::Result<u64> {
+        let mut printed = 0;
+        for record in records(batch) {
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    eprintln!("warning: the rest of a batch cannot be read: {error}");
+                    break;
+                }
+            };
+            let Some(stream) = context.schema.as_ref().and_then(|schema| schema.stream(record.header.stream)) else {
+                eprintln!("warning: a record of unknown stream {}", record.header.stream);
+                continue;
+            };
+            self.form.row(&Row { context, stream, record }, out)?;
+            printed += 1;
+        }
+        Ok(printed)
+    }
+}
