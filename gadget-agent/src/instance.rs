@@ -110,8 +110,8 @@ impl Instances {
         Arc::new(Self { tracker, running: Mutex::default() })
     }
 
-    /// Joins the instance for this key, which is started if it does not run. `greet` is called with it before the first
-    /// record can come.
+    /// Joins the instance for this key, which is started if it does not run. The frames of `greet` are sent as soon as
+    /// every event that follows will be seen.
     ///
     /// # Errors
     /// If the gadget cannot be loaded, or too many run.
@@ -121,7 +121,7 @@ impl Instances {
         key: Key,
         selector: Selector,
         outbox: &Arc<Outbox>,
-        greet: impl FnOnce(&About),
+        greet: impl FnOnce(&About) -> Vec<Frame>,
     ) -> Result<Membership, AgentError> {
         // Held while the gadget loads: a second session with the same wish finds it running.
         let mut running = self.lock();
@@ -135,18 +135,18 @@ impl Instances {
             running.by_key.insert(key.clone(), handle);
         }
         running.members += 1;
-        let member = running.members;
+        let id = running.members;
         let Some(handle) = running.by_key.get(&key) else {
             return Err(AgentError::Internal("the instance that was just started is gone".into()));
         };
-        greet(&handle.about);
+        let member = Member::new(id, selector, Arc::clone(outbox), greet(&handle.about));
         let membership = Membership {
-            member,
+            member: id,
             commands: handle.commands.clone(),
             alarm: handle.alarm.clone(),
         };
         // An instance removes itself from `by_key` under this lock before it ends, so this one still listens.
-        let _ = handle.commands.send(Command::Join(Member::new(member, selector, Arc::clone(outbox))));
+        let _ = handle.commands.send(Command::Join(member));
         handle.alarm.ring();
         Ok(membership)
     }
@@ -290,6 +290,7 @@ impl Worker {
         }
         let wanted = self.members.iter().map(|member| member.selector.clone()).collect();
         self.instances.tracker.set_interest(self.bit, Some(wanted));
+        self.members.iter_mut().for_each(Member::greet);
     }
 
     /// Hands out what is in the ring now. Returns how many records that were.
@@ -411,6 +412,8 @@ struct Member {
     id: u64,
     selector: Selector,
     outbox: Arc<Outbox>,
+    /// The first frames, until they are sent.
+    greeting: Vec<Frame>,
     /// Whether records of a cgroup are wanted; emptied when the tracker has news.
     verdicts: HashMap<u64, bool>,
     /// What the session knows of a cgroup.
@@ -426,11 +429,12 @@ struct Member {
 }
 
 impl Member {
-    fn new(id: u64, selector: Selector, outbox: Arc<Outbox>) -> Self {
+    fn new(id: u64, selector: Selector, outbox: Arc<Outbox>, greeting: Vec<Frame>) -> Self {
         Self {
             id,
             selector,
             outbox,
+            greeting,
             verdicts: HashMap::new(),
             told: HashMap::new(),
             untold: Vec::new(),
@@ -441,6 +445,10 @@ impl Member {
             gaps: 0,
             ledger: Ledger::new(),
         }
+    }
+
+    fn greet(&mut self) {
+        self.greeting.drain(..).for_each(|frame| self.outbox.put(&frame));
     }
 
     /// Takes a record if it is wanted.

@@ -168,19 +168,20 @@ fn join(
     let schema = gadget.schema().map_err(|error| AgentError::internal("read the gadget's schema", error))?;
     let key = Key { gadget: gadget.name, constants, variants: run.variants, ring_bytes };
     agent.instances.join(gadget, key, run.selector, outbox, |about| {
-        outbox.put(&Frame::Hello(Hello {
+        let node = Node {
+            name: agent.node.clone(),
+            kernel: crate::host::kernel(),
+            clock: clock::now(),
+            variants: about.variants.clone(),
+            degraded: about.degraded.clone(),
+        };
+        let hello = Hello {
             version: VERSION,
             software: env!("CARGO_PKG_VERSION").to_owned(),
-            node: Some(Node {
-                name: agent.node.clone(),
-                kernel: crate::host::kernel(),
-                clock: clock::now(),
-                variants: about.variants.clone(),
-                degraded: about.degraded.clone(),
-            }),
+            node: Some(node),
             ..Hello::default()
-        }));
-        outbox.put(&Frame::Schema(schema));
+        };
+        vec![Frame::Hello(hello), Frame::Schema(schema)]
     })
 }
 

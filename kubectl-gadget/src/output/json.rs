@@ -1,4 +1,5 @@
-//! One JSON object a line, told apart by `type`: `event`, `loss`, `gap`, and one `summary` at the end.
+//! One JSON object a line, told apart by `type`: `start` once every event is seen, `event`, `loss`, `gap`, and `summary`
+//! at the end.
 
 use std::io::{self, Write};
 
@@ -15,8 +16,16 @@ pub(super) struct Json {
 }
 
 impl Form for Json {
-    fn begin(&mut self, _: &Context, _: &mut dyn Write) -> io::Result<()> {
-        Ok(())
+    fn begin(&mut self, context: &Context, out: &mut dyn Write) -> io::Result<()> {
+        let node = &context.node;
+        let object = json!({
+            "type": "start",
+            "node": node.name,
+            "kernel": node.kernel,
+            "variants": node.variants,
+            "degraded": node.degraded,
+        });
+        writeln!(out, "{object}")
     }
 
     fn row(&mut self, row: &Row<'_>, out: &mut dyn Write) -> io::Result<()> {
@@ -26,7 +35,7 @@ impl Form for Json {
         let line = &mut self.line;
         line.clear();
         line.push_str(r#"{"type":"event","node":"#);
-        line.push_str(&text(Some(&row.context.node)));
+        line.push_str(&text(Some(&row.context.node.name)));
         for (name, value) in
             [("namespace", &entry.namespace), ("pod", &entry.pod), ("container", &entry.container)]
         {
@@ -49,7 +58,7 @@ impl Form for Json {
     fn loss(&mut self, context: &Context, loss: &Loss, out: &mut dyn Write) -> io::Result<()> {
         let object = json!({
             "type": "loss",
-            "node": context.node,
+            "node": context.node.name,
             "namespace": loss.namespace,
             "pod": loss.pod,
             "stage": loss.stage,
@@ -64,7 +73,7 @@ impl Form for Json {
     fn gap(&mut self, context: &Context, gap: &Gap, out: &mut dyn Write) -> io::Result<()> {
         let object = json!({
             "type": "gap",
-            "node": context.node,
+            "node": context.node.name,
             "from": format::rfc3339(context.clock.wall(gap.from_ns)),
             "to": format::rfc3339(context.clock.wall(gap.to_ns)),
             "reason": gap.reason,
@@ -75,7 +84,7 @@ impl Form for Json {
     fn end(&mut self, context: &Context, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
         let object = json!({
             "type": "summary",
-            "node": context.node,
+            "node": context.node.name,
             "events": totals.events,
             "lost": totals.lost,
             "gaps": totals.gaps,

@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 
 use gadgets::record::{Header, Record, records};
 use gadgets::schema::{Schema, Stream};
-use gadgets::wire::{CgroupEntry, Clock, Frame, Gap, Loss, Stage};
+use gadgets::wire::{CgroupEntry, Clock, Frame, Gap, Loss, Node, Stage};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
@@ -28,7 +28,7 @@ pub(crate) enum Format {
 /// What the records of a session need to be understood: filled by the frames before them.
 #[derive(Default)]
 struct Context {
-    node: String,
+    node: Node,
     clock: Clock,
     schema: Option<Schema>,
     cgroups: HashMap<u64, CgroupEntry>,
@@ -50,7 +50,7 @@ struct Row<'a> {
 
 /// A form of output. Rows and notices go to standard output or, where they would disturb it, to standard error.
 trait Form {
-    /// Called when the schema is known, before the first row.
+    /// Called when the gadget runs: every event from now on will be seen.
     fn begin(&mut self, context: &Context, out: &mut dyn Write) -> io::Result<()>;
     fn row(&mut self, row: &Row<'_>, out: &mut dyn Write) -> io::Result<()>;
     fn loss(&mut self, context: &Context, loss: &Loss, out: &mut dyn Write) -> io::Result<()>;
@@ -150,9 +150,8 @@ impl Output {
         match frame {
             Frame::Hello(hello) => {
                 if let Some(node) = hello.node {
-                    context.node = node.name;
                     context.clock = node.clock;
-                    node.degraded.iter().for_each(|what| eprintln!("warning: {what}"));
+                    context.node = node;
                 }
             }
             Frame::Schema(schema) => {

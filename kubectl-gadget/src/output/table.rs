@@ -50,7 +50,7 @@ impl Table {
             cell
         };
         match name {
-            "node" => text(Some(&row.context.node)),
+            "node" => text(Some(&row.context.node.name)),
             "namespace" => text(entry.namespace.as_deref()),
             "pod" => text(entry.pod.as_deref()),
             "container" => text(entry.container.as_deref()),
@@ -77,7 +77,8 @@ fn first_width(name: &str) -> usize {
 }
 
 impl Form for Table {
-    fn begin(&mut self, _: &Context, out: &mut dyn Write) -> io::Result<()> {
+    fn begin(&mut self, context: &Context, out: &mut dyn Write) -> io::Result<()> {
+        context.node.degraded.iter().for_each(|what| eprintln!("warning: {what}"));
         let header: Vec<String> = self.columns.iter().map(|name| name.to_uppercase()).collect();
         self.write_row(&header, out)
     }

@@ -1,0 +1,52 @@
+# What people need. `make help` lists it.
+
+SHELL := /bin/bash
+TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+DIST := target/dist
+CARGO := cargo --locked
+# The agent is one static file: it runs in an image with nothing else. So is what the tests put into containers.
+STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TARGET)
+TIMED = @tests/support/timed
+
+.PHONY: help setup build demo test lint test-unit test-e2e clean
+
+help: ## show this list
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: ## install what building, the demo and the tests need (Debian packages, as root)
+	@tests/support/setup
+
+build: setup ## build the client and the static agent into target/dist
+	@mkdir -p $(DIST)
+	$(CARGO) build --release -p kubectl-gadget
+	$(STATIC) -p gadget-agent
+	@install -m 755 target/release/kubectl-gadget target/$(TARGET)/release/gadget-agent $(DIST)/
+
+demo: build ## see execsnoop on a container of this host
+	@tests/demo
+
+test: ## run everything (as root)
+	$(TIMED) "setup" $(MAKE) --no-print-directory setup
+	$(TIMED) "lint" $(MAKE) --no-print-directory lint
+	$(TIMED) "unit tests" $(MAKE) --no-print-directory test-unit
+	$(TIMED) "build" $(MAKE) --no-print-directory build
+	$(TIMED) "end to end" $(MAKE) --no-print-directory test-e2e
+	$(TIMED) --report
+
+lint: setup ## formatting, clippy, documentation, licences of dependencies
+	$(CARGO) fmt --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+	tests/support/deny
+
+test-unit: setup ## tests that need neither root nor a kernel
+	$(CARGO) test --workspace --exclude tests
+	$(CARGO) test -p tests --test architecture
+
+test-e2e: build ## the real client, agent, kernel and containers (as root)
+	$(STATIC) -p tests --bins
+	@install -m 755 $(addprefix target/$(TARGET)/release/,workload tiny-agent tiny-client) $(DIST)/
+	tests/support/run $(CARGO) test -p tests --test e2e
+
+clean: ## remove what was built
+	rm -rf target

@@ -1,0 +1,56 @@
+//! Rules of the architecture that the compiler does not know.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gadgets::catalogue::CATALOGUE;
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// All files below these folders, without build products.
+fn files(folders: &[&str]) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut open: Vec<PathBuf> = folders.iter().map(|folder| workspace().join(folder)).collect();
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|kind| ["rs", "c", "h"].iter().any(|known| kind == *known)) {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+#[test]
+fn the_agent_knows_no_gadget_by_name() {
+    for (path, text) in files(&["gadget-agent/src"]) {
+        for gadget in CATALOGUE.0 {
+            assert!(!text.contains(gadget.name), "{} names {}", path.display(), gadget.name);
+        }
+    }
+}
+
+#[test]
+fn unsafe_lives_in_the_runtime() {
+    for (path, text) in files(&["bpf/src", "gadgets/src", "gadget-agent/src", "kubectl-gadget/src"]) {
+        let allowed = path.starts_with(workspace().join("gadget-agent/src/runtime"));
+        assert!(allowed || !text.contains("unsafe {"), "{}", path.display());
+    }
+}
+
+#[test]
+fn files_stay_small() {
+    for (path, text) in files(&["bpf", "gadgets/src", "gadget-agent/src", "kubectl-gadget/src"]) {
+        let code = text.split("#[cfg(test)]").next().unwrap().lines().count();
+        assert!(code <= 500, "{} has {code} lines", path.display());
+    }
+}

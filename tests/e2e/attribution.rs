@@ -1,0 +1,171 @@
+//! Events belong to the right container, from its first instruction.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tests::{Client, Pod, bundles, loads_programs};
+
+#[test]
+fn containers_that_start_during_the_run_are_seen_from_their_first_exec() {
+    let _loads = loads_programs();
+    let client = Client::start(&["execsnoop", "-n", "short"]);
+    let watched = Pod::new("short", "lived");
+    let unwatched = Pod::new("other", "lived");
+    for index in 0..20 {
+        watched.run(&format!("app-{index}"), &["/bin/true", &format!("watched-{index}")]);
+        unwatched.run(&format!("app-{index}"), &["/bin/true", &format!("unwatched-{index}")]);
+    }
+    let seen = client.stop();
+    let events: Vec<_> =
+        seen.events().iter().map(|event| (event["pod"].clone(), event["container"].clone(), event["args"][1].clone())).collect();
+    let expected: Vec<_> =
+        (0..20).map(|index| ("lived".into(), format!("app-{index}").into(), format!("watched-{index}").into())).collect();
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn containers_that_ran_before_are_known_by_name() {
+    let _loads = loads_programs();
+    let pod = Pod::new("old", "one");
+    pod.run("app", &["sleep", "1000"]);
+    let client = Client::start(&["execsnoop", "-c", "app", "-n", "old"]);
+    pod.exec("app", &["/bin/true", "inside"]);
+    let seen = client.stop();
+    let events = seen.events();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!((&events[0]["pod"], &events[0]["args"][1]), (&"one".into(), &"inside".into()));
+}
+
+#[test]
+fn sandboxes_are_shown_only_when_asked_for() {
+    let _loads = loads_programs();
+    let quiet = Client::start(&["execsnoop", "-n", "boxes"]);
+    let full = Client::start(&["execsnoop", "-n", "boxes", "--machinery"]);
+    let pod = Pod::new("boxes", "one");
+    pod.run("app", &["/bin/true", "app"]);
+    let programs = |client: Client| -> Vec<String> {
+        let seen = client.stop();
+        seen.events().iter().map(|event| event["args"][0].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(programs(quiet), ["/bin/true"]);
+    assert_eq!(programs(full), ["sleep", "/bin/true"]);
+}
+
+/// Cgroups made by hand, without a runtime. They are a fake of what one makes, where a step must be held up.
+struct Cgroups {
+    root: PathBuf,
+    name: String,
+}
+
+impl Cgroups {
+    fn new(name: &str) -> Self {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let root = mounts.lines().find_map(|line| {
+            let mut words = line.split(' ');
+            let point = words.nth(1)?;
+            (words.next()? == "cgroup2").then(|| PathBuf::from(point))
+        });
+        let name = format!("gadget-test-{}-{name}", std::process::id());
+        Self { root: root.unwrap(), name }
+    }
+
+    fn path(&self, below: &str) -> String {
+        format!("/{}{below}", self.name)
+    }
+
+    fn make(&self, below: &str) -> String {
+        fs::create_dir_all(self.directory(below)).unwrap();
+        self.path(below)
+    }
+
+    fn directory(&self, below: &str) -> PathBuf {
+        self.root.join(&self.name).join(below.trim_start_matches('/'))
+    }
+
+    /// Runs a shell script in a cgroup.
+    fn run(&self, below: &str, script: &str) {
+        let enter = format!("echo $$ > {}/cgroup.procs; {script}", self.directory(below).display());
+        assert!(Command::new("sh").args(["-c", &enter]).status().unwrap().success());
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        let _ = Command::new("find").arg(self.directory("")).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]).status();
+    }
+}
+
+fn args(seen: &tests::Seen) -> Vec<String> {
+    seen.events().iter().map(|event| event["args"][1].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn any_cgroup_can_be_named_and_those_made_in_it_belong_to_it() {
+    let _loads = loads_programs();
+    let cgroups = Cgroups::new("named");
+    let path = cgroups.make("/a");
+    cgroups.make("/b");
+    cgroups.make("/a/before");
+    let client = Client::start(&["execsnoop", "--cgroup", &path]);
+    cgroups.make("/a/after/deep");
+    for (below, token) in [("/a", "1"), ("/b", "2"), ("/a/before", "3"), ("/a/after/deep", "4")] {
+        cgroups.run(below, &format!("/bin/true {token}"));
+    }
+    assert_eq!(args(&client.stop()), ["1", "3", "4"]);
+}
+
+#[test]
+fn a_runtimes_steps_before_the_program_are_marked_and_hidden() {
+    let _loads = loads_programs();
+    let cgroups = Cgroups::new("setup");
+    let path = cgroups.make(&format!("/kubepods/pod{}/{}", "a".repeat(32), "b".repeat(64)));
+    let below = path.strip_prefix(&cgroups.path("")).unwrap().to_owned();
+    let quiet = Client::start(&["execsnoop", "--cgroup", &path]);
+    let full = Client::start(&["execsnoop", "--cgroup", &path, "--machinery"]);
+    // What enters a container fails to exec once, as a runtime might, and then becomes the program.
+    cgroups.run(&below, "/missing step 2>/dev/null; exec /bin/true program");
+    assert_eq!(args(&quiet.stop()), ["program"]);
+    let full = full.stop();
+    assert_eq!(args(&full), ["step", "program"]);
+    assert_eq!(full.events()[0]["setup"], true);
+    assert_eq!(full.events()[1].get("setup"), None);
+}
+
+#[test]
+fn events_of_a_container_whose_names_come_late_wait_for_them() {
+    let _loads = loads_programs();
+    let cgroups = Cgroups::new("late");
+    let id = format!("{:064x}", std::process::id());
+    let path = cgroups.make("/kubepods");
+    let client = Client::start(&["execsnoop", "-p", "late"]);
+    let below = format!("/kubepods/pod{}/{id}", "c".repeat(32));
+    cgroups.make(&below);
+    cgroups.run(&below, "exec /bin/true early");
+    // The bundle appears only now: the event was let through, and held back, because nobody knew whose it was.
+    let bundle = Path::new(bundles().trim_end_matches('*')).join("k8s.io").join(&id);
+    fs::create_dir_all(&bundle).unwrap();
+    let config = r#"{"annotations":{"io.kubernetes.cri.sandbox-name":"late","io.kubernetes.cri.container-name":"app"}}"#;
+    fs::write(bundle.join("config.json"), config).unwrap();
+    cgroups.run(&below, "exec /bin/true later");
+    let mut client = client;
+    assert!(client.read_until(|line| line["args"][1] == "later"));
+    let seen = client.stop();
+    fs::remove_dir_all(&bundle).unwrap();
+    assert_eq!(args(&seen), ["early", "later"], "{path}");
+    assert!(seen.events().iter().all(|event| event["container"] == "app"));
+}
+
+#[test]
+fn the_host_includes_everything() {
+    let _loads = loads_programs();
+    let client = Client::start(&["execsnoop", "--host"]);
+    let token = format!("host-{}", std::process::id());
+    assert!(Command::new("/bin/true").arg(&token).status().unwrap().success());
+    let pod = Pod::new("host", "one");
+    pod.run("app", &["/bin/true", "inside"]);
+    let seen = client.stop();
+    let find = |token: &str| seen.events().into_iter().find(|event| event["args"][1] == token).unwrap().clone();
+    assert_eq!(find(&token)["pod"], serde_json::Value::Null);
+    assert_eq!(find("inside")["pod"], "one");
+}

@@ -1,0 +1,11 @@
+//! The real client, agent and kernel, with real containers beside them.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod attribution;
+mod command_line;
+mod execs;
+mod failures;
+mod loss;
+mod sharing;
+mod tiny;
