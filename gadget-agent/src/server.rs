@@ -51,14 +51,19 @@ impl Agent {
 pub(crate) struct Listener {
     socket: UnixListener,
     path: PathBuf,
+    /// What ends the daemon: taken by one thread, blocked in all others.
+    signals: SigSet,
 }
 
 impl Listener {
-    /// Takes the socket, unless a daemon serves it.
+    /// Takes the socket, unless a daemon serves it. To be called before there are threads: they inherit which signals
+    /// are blocked.
     ///
     /// # Errors
     /// If one does, or the path cannot be used.
     pub(crate) fn bind(path: &Path) -> anyhow::Result<Self> {
+        let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+        signals.thread_block().context("cannot block signals")?;
         let folder = path.parent().context("the socket's path has no folder")?;
         fs::DirBuilder::new()
             .recursive(true)
@@ -73,7 +78,7 @@ impl Listener {
         let socket = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .with_context(|| format!("cannot protect {}", path.display()))?;
-        Ok(Self { socket, path: path.to_owned() })
+        Ok(Self { socket, path: path.to_owned(), signals })
     }
 
     /// Serves sessions until SIGTERM or SIGINT.
@@ -81,10 +86,13 @@ impl Listener {
     /// # Errors
     /// If no connection can be taken any more.
     pub(crate) fn serve(self, agent: &Agent) -> anyhow::Result<()> {
-        let path = self.path.clone();
-        end_on_signal(move || {
+        let (signals, path) = (self.signals, self.path.clone());
+        std::thread::spawn(move || {
+            let _ = signals.wait();
             let _ = fs::remove_file(&path);
-        })?;
+            // What is loaded goes with the process.
+            std::process::exit(0);
+        });
         tracing::info!("serving on {}", self.path.display());
         std::thread::scope(|scope| {
             for connection in self.socket.incoming() {
@@ -98,19 +106,4 @@ impl Listener {
             Ok(())
         })
     }
-}
-
-/// Ends the process on SIGTERM or SIGINT, after `clean_up`. BPF programs go with the process.
-fn end_on_signal(clean_up: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGINT);
-    // Threads inherit the mask: from here on only the one below takes them.
-    signals.thread_block().context("cannot block signals")?;
-    std::thread::spawn(move || {
-        let _ = signals.wait();
-        clean_up();
-        std::process::exit(0);
-    });
-    Ok(())
 }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -12,10 +13,11 @@ use gadgets::spec::RunSpec;
 use gadgets::wire::{
     Decoder, Frame, HEARTBEAT_SECONDS, Heartbeat, Hello, SILENCE_SECONDS, VERSION,
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::connect::Local;
@@ -49,36 +51,45 @@ pub(crate) fn run(local: Local, run: Run) -> anyhow::Result<End> {
     let output = run.output;
     let printer = std::thread::spawn(move || output.print(printing));
     let received = runtime.block_on(receive(&local, run.spec, run.timeout, frames));
-    if let Ok(Received { end: Some(End::Signal(_)), complete: false }) = received {
-        // The user did not wait for the end: a reader that is stuck must not keep us.
-        return Ok(received?.end.unwrap_or(End::Done));
+    match received {
+        // A writer that is stuck must not keep somebody who does not want to wait.
+        Ok(Received { ending: Ending::Abandoned, end }) => return Ok(end),
+        Ok(Received { ending: Ending::ReaderGone, .. }) => return Ok(End::Done),
+        _ => {}
     }
-    let printed = printer.join().map_err(|_| anyhow!("the output failed"))?;
-    let Received { end, complete } = received?;
+    let printed = printer.join().map_err(|_| anyhow!("the output failed"))?.and_then(Output::finish);
+    let Received { ending, end } = received?;
     let totals = match printed {
         Ok(totals) => totals,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(End::Done),
         Err(error) => return Err(error).context("cannot write the output"),
     };
-    if !complete {
+    if ending == Ending::BrokenOff {
         bail!("the stream is incomplete: the agent ended without saying that this was all");
     }
     if totals.mismatch() {
         bail!("the stream is incomplete: {} events came of {} that the agent sent", totals.events, totals.sent);
     }
-    Ok(match end {
-        Some(end) => end,
-        None if fail_on_loss && totals.lost > 0 => End::Lost,
-        None => End::Done,
-    })
+    Ok(if end == End::Done && fail_on_loss && totals.lost > 0 { End::Lost } else { end })
 }
 
 /// How receiving ended.
 struct Received {
-    /// `None` for the timeout, or the agent's own wish.
-    end: Option<End>,
+    ending: Ending,
+    /// What the user did to end it; [`End::Done`] for the timeout.
+    end: End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
     /// The trailer came.
-    complete: bool,
+    Complete,
+    /// The agent went away without one.
+    BrokenOff,
+    /// Nobody reads the output any more.
+    ReaderGone,
+    /// The user asked twice, or before anything ran.
+    Abandoned,
 }
 
 async fn receive(
@@ -105,11 +116,24 @@ async fn receive(
     conversation.input = None;
     let ended = tokio::time::timeout(Duration::from_secs(SILENCE_SECONDS), agent.wait()).await;
     match (received, conversation.greeted, ended) {
-        (Ok(received), false, Ok(Ok(status))) if !received.complete && received.end.is_none() => {
+        (Ok(Received { ending: Ending::BrokenOff, .. }), false, Ok(Ok(status))) => {
             bail!("the agent ended without a word ({status})")
         }
         (received, _, _) => received,
     }
+}
+
+/// Ends when nobody can read standard output any more, whether or not there is something to write.
+async fn reader_gone() {
+    let (gone, told) = oneshot::channel();
+    std::thread::spawn(move || {
+        let output = io::stdout();
+        let mut polled = [PollFd::new(output.as_fd(), PollFlags::empty())];
+        // Without flags, poll waits for errors alone. A file never has one, and then this waits for ever.
+        while !matches!(poll(&mut polled, PollTimeout::NONE), Ok(1..)) {}
+        let _ = gone.send(());
+    });
+    let _ = told.await;
 }
 
 struct Conversation {
@@ -138,31 +162,34 @@ impl Conversation {
         let silence = Duration::from_secs(SILENCE_SECONDS);
         let mut silent_from = Instant::now() + GREETING;
         let mut stop_at = None;
-        let mut end = None;
+        let mut end = End::Done;
         let mut stopped = false;
         let mut buffer = vec![0; 64 << 10];
+        let reader_gone = reader_gone();
+        tokio::pin!(reader_gone);
         loop {
             tokio::select! {
+                () = &mut reader_gone => return Ok(Received { ending: Ending::ReaderGone, end }),
                 // Taking frames to the printer first keeps at most one read's worth waiting here.
                 permit = frames.reserve(), if !self.waiting.is_empty() => {
                     let (Ok(permit), Some(frame)) = (permit, self.waiting.pop_front()) else {
-                        // The printer is gone, because nobody reads its output.
-                        return Ok(Received { end, complete: true });
+                        return Ok(Received { ending: Ending::Complete, end });
                     };
                     let is_last = matches!(frame, Frame::Trailer(_));
                     permit.send(frame);
                     if is_last {
-                        return Ok(Received { end, complete: true });
+                        return Ok(Received { ending: Ending::Complete, end });
                     }
                     silent_from = Instant::now() + silence;
                 }
-                () = frames.closed() => return Ok(Received { end, complete: true }),
+                // The printer ends early only if it cannot write; why is for its own result to say.
+                () = frames.closed() => return Ok(Received { ending: Ending::Complete, end }),
                 read = self.output.read(&mut buffer), if self.waiting.is_empty() => {
                     silent_from = Instant::now() + silence;
                     let read = read.context("cannot read from the agent")?;
                     if read == 0 {
                         self.decoder.finish().context("the agent broke off")?;
-                        return Ok(Received { end, complete: false });
+                        return Ok(Received { ending: Ending::BrokenOff, end });
                     }
                     self.decoder.push(&buffer[..read]);
                     self.sort_frames()?;
@@ -178,16 +205,14 @@ impl Conversation {
                     stopped = true;
                     self.say(&Frame::Stop).await;
                 }
-                Some(()) = interrupted.recv() => {
-                    if end.replace(End::Signal(SIGINT)).is_some() || !self.greeted {
-                        return Ok(Received { end, complete: false });
-                    }
-                    stopped = true;
-                    self.say(&Frame::Stop).await;
-                }
-                Some(()) = terminated.recv() => {
-                    if end.replace(End::Signal(SIGTERM)).is_some() || !self.greeted {
-                        return Ok(Received { end, complete: false });
+                number = async { tokio::select! {
+                    _ = interrupted.recv() => SIGINT,
+                    _ = terminated.recv() => SIGTERM,
+                } } => {
+                    let again = end != End::Done;
+                    end = End::Signal(number);
+                    if again || !self.greeted {
+                        return Ok(Received { ending: Ending::Abandoned, end });
                     }
                     stopped = true;
                     self.say(&Frame::Stop).await;

@@ -1,6 +1,7 @@
 //! Sessions share what they can, and leave nothing behind, however they end.
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use tests::{Client, Daemon, Loaded, Pod, client_output, compares_loaded, wait_for};
@@ -96,21 +97,17 @@ fn nothing_stays_loaded_however_a_daemons_session_ends() {
 fn a_reader_that_goes_away_is_no_failure() {
     let _alone = compares_loaded();
     let before = Loaded::now();
-    let client = tests::client_command("kubectl-gadget", &["execsnoop", "--local", "--host"]);
-    let line = std::iter::once(client.get_program()).chain(client.get_args());
-    let line: Vec<_> = line.map(|word| word.to_string_lossy().into_owned()).collect();
-    // `head` ends after the header; the loop makes rows until the client notices.
-    let script = format!(
-        "({} ; echo $? >&2) | head -1 & while kill -0 $! 2>/dev/null; do /bin/true; done; wait",
-        line.join(" ")
-    );
-    let output = Command::new("bash")
-        .args(["-c", &script])
-        .env("KUBECTL_GADGET_AGENT", tests::dist("gadget-agent"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(String::from_utf8_lossy(&output.stdout).starts_with("NODE"));
+    let mut command = tests::client_command("kubectl-gadget", &["execsnoop", "--local", "--host"]);
+    let mut client = tests::Process(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut output = BufReader::new(client.0.stdout.take().unwrap());
+    let mut header = String::new();
+    output.read_line(&mut header).unwrap();
+    assert!(header.starts_with("NODE"));
+    // No event is needed for the client to notice.
+    drop(output);
+    assert_eq!(client.wait().code(), Some(0));
+    let mut said = String::new();
+    client.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "");
     before.wait_for("after the reader went away");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "0\n");
 }

@@ -90,9 +90,11 @@ impl Totals {
     }
 }
 
-/// The thread that prints.
+/// What prints a run.
 pub(crate) struct Output {
     form: Box<dyn Form + Send>,
+    context: Context,
+    totals: Totals,
 }
 
 impl Output {
@@ -101,17 +103,15 @@ impl Output {
             Format::Table => Box::new(Table::new(columns)),
             Format::Json => Box::new(Json::default()),
         };
-        Self { form }
+        Self { form, context: Context::default(), totals: Totals::default() }
     }
 
-    /// Prints frames until there are no more, and returns the sums.
+    /// Prints frames until there are no more.
     ///
     /// # Errors
     /// If nothing can be written: [`io::ErrorKind::BrokenPipe`] if nobody reads any more.
-    pub(crate) fn print(mut self, mut frames: Receiver<Frame>) -> io::Result<Totals> {
-        let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
-        let mut context = Context::default();
-        let mut totals = Totals::default();
+    pub(crate) fn print(mut self, mut frames: Receiver<Frame>) -> io::Result<Self> {
+        let mut out = standard_output();
         loop {
             let frame = match frames.try_recv() {
                 Ok(frame) => frame,
@@ -125,28 +125,32 @@ impl Output {
                     }
                 }
             };
-            self.print_one(frame, &mut context, &mut totals, &mut out)?;
-        }
-        if !totals.complete && context.schema.is_some() {
-            let now = context.clock.boot_ns;
-            let gap = Gap { from_ns: now, to_ns: now, reason: "the stream broke off".into() };
-            totals.gaps += 1;
-            self.form.gap(&context, &gap, &mut out)?;
-        }
-        if context.schema.is_some() {
-            self.form.end(&context, &totals, &mut out)?;
+            self.print_one(frame, &mut out)?;
         }
         out.flush()?;
-        Ok(totals)
+        Ok(self)
     }
 
-    fn print_one(
-        &mut self,
-        frame: Frame,
-        context: &mut Context,
-        totals: &mut Totals,
-        out: &mut dyn Write,
-    ) -> io::Result<()> {
+    /// Prints the end of a run, after its last frame, and returns the sums.
+    ///
+    /// # Errors
+    /// As [`Output::print`].
+    pub(crate) fn finish(mut self) -> io::Result<Totals> {
+        let mut out = standard_output();
+        // Without a schema nothing has begun, and so nothing ends.
+        if self.context.schema.is_some() {
+            if !self.totals.complete {
+                let now = self.context.clock.boot_ns;
+                self.print_one(Frame::Gap(Gap { from_ns: now, to_ns: now, reason: "the stream broke off".into() }), &mut out)?;
+            }
+            self.form.end(&self.context, &self.totals, &mut out)?;
+        }
+        out.flush()?;
+        Ok(self.totals)
+    }
+
+    fn print_one(&mut self, frame: Frame, out: &mut dyn Write) -> io::Result<()> {
+        let Self { form, context, totals } = self;
         match frame {
             Frame::Hello(hello) => {
                 if let Some(node) = hello.node {
@@ -156,19 +160,19 @@ impl Output {
             }
             Frame::Schema(schema) => {
                 context.schema = Some(schema);
-                self.form.begin(context, out)?;
+                form.begin(context, out)?;
             }
             Frame::Dictionary(dictionary) => {
                 context.cgroups.extend(dictionary.cgroups.into_iter().map(|entry| (entry.cgroup, entry)));
             }
-            Frame::Batch(batch) => totals.events += self.print_batch(&batch, context, out)?,
+            Frame::Batch(batch) => totals.events += print_batch(form.as_mut(), &batch, context, out)?,
             Frame::Loss(loss) => {
                 totals.count(&loss);
-                self.form.loss(context, &loss, out)?;
+                form.loss(context, &loss, out)?;
             }
             Frame::Gap(gap) => {
                 totals.gaps += 1;
-                self.form.gap(context, &gap, out)?;
+                form.gap(context, &gap, out)?;
             }
             Frame::Heartbeat(heartbeat) => {
                 if let Some(clock) = heartbeat.clock {
@@ -184,8 +188,14 @@ impl Output {
         }
         Ok(())
     }
+}
 
-    fn print_batch(&mut self, batch: &[u8], context: &Context, out: &mut dyn Write) -> io::Result<u64> {
+fn standard_output() -> impl Write {
+    BufWriter::with_capacity(64 << 10, io::stdout().lock())
+}
+
+/// Prints the records of a batch, and returns how many they were.
+fn print_batch(form: &mut dyn Form, batch: &[u8], context: &Context, out: &mut dyn Write) -> io::Result<u64> {
         let mut printed = 0;
         for record in records(batch) {
             let record = match record {
@@ -199,9 +209,8 @@ impl Output {
                 eprintln!("warning: a record of unknown stream {}", record.header.stream);
                 continue;
             };
-            self.form.row(&Row { context, stream, record }, out)?;
+            form.row(&Row { context, stream, record }, out)?;
             printed += 1;
         }
         Ok(printed)
     }
-}
