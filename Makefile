@@ -36,7 +36,7 @@ test: ## run everything (as root)
 lint: setup ## formatting, clippy, documentation, licences of dependencies
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 	tests/support/deny
 
 test-unit: setup ## tests that need neither root nor a kernel

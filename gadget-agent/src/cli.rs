@@ -74,7 +74,8 @@ pub(crate) fn run(catalogue: Catalogue) -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("GADGET_LOG").unwrap_or_else(|_| "warn,gadget_agent=info".into()),
+            tracing_subscriber::EnvFilter::try_from_env("GADGET_LOG")
+                .unwrap_or_else(|_| "warn,gadget_agent=info".into()),
         )
         .init();
     let done = match cli.command {

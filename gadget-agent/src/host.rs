@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn only_the_root_of_cgroup2_counts() {
-        let line = |root: &str, kind: &str| format!("36 25 0:30 {root} /sys/fs/cgroup/unified rw,relatime - {kind} x rw");
+        let line =
+            |root: &str, kind: &str| format!("36 25 0:30 {root} /sys/fs/cgroup/unified rw,relatime - {kind} x rw");
         assert_eq!(cgroup2_mount(&line("/", "cgroup2")), Some("/sys/fs/cgroup/unified".into()));
         assert_eq!(cgroup2_mount(&line("/kubepods", "cgroup2")), None);
         assert_eq!(cgroup2_mount(&line("/", "cgroup")), None);

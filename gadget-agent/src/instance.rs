@@ -75,7 +75,7 @@ struct Handle {
 }
 
 enum Command {
-    Join(Member),
+    Join(Box<Member>),
     Leave { member: u64, finish: bool },
 }
 
@@ -140,13 +140,9 @@ impl Instances {
             return Err(AgentError::Internal("the instance that was just started is gone".into()));
         };
         let member = Member::new(id, selector, Arc::clone(outbox), greet(&handle.about));
-        let membership = Membership {
-            member: id,
-            commands: handle.commands.clone(),
-            alarm: handle.alarm.clone(),
-        };
+        let membership = Membership { member: id, commands: handle.commands.clone(), alarm: handle.alarm.clone() };
         // An instance removes itself from `by_key` under this lock before it ends, so this one still listens.
-        let _ = handle.commands.send(Command::Join(member));
+        let _ = handle.commands.send(Command::Join(Box::new(member)));
         handle.alarm.ring();
         Ok(membership)
     }
@@ -272,7 +268,7 @@ impl Worker {
 
     fn obey_one(&mut self, command: Command, drained_to: u64) {
         match command {
-            Command::Join(member) => self.members.push(member),
+            Command::Join(member) => self.members.push(*member),
             Command::Leave { member, finish } => {
                 if finish {
                     // All that happened before now is in the ring: once round, and what was lost, and it is complete.
@@ -458,10 +454,8 @@ impl Member {
         }
         let id = cgroup.map_or(0, |cgroup| cgroup.id);
         let selector = &self.selector;
-        let wanted = *self
-            .verdicts
-            .entry(id)
-            .or_insert_with(|| verdict(selector, cgroup.map(AsRef::as_ref)) == Verdict::Wanted);
+        let wanted =
+            *self.verdicts.entry(id).or_insert_with(|| verdict(selector, cgroup.map(AsRef::as_ref)) == Verdict::Wanted);
         if !wanted {
             return;
         }

@@ -181,7 +181,7 @@ fn join(
             node: Some(node),
             ..Hello::default()
         };
-        vec![Frame::Hello(hello), Frame::Schema(schema)]
+        vec![Frame::Hello(Box::new(hello)), Frame::Schema(schema)]
     })
 }
 

@@ -182,7 +182,8 @@ impl Btf {
             let Type::Section { name: section, variables } = candidate else { continue };
             for (var, offset, _) in variables {
                 let name = names.get(var.0 as usize).and_then(Option::as_deref).unwrap_or_default();
-                if let Some(found) = offsets.get(&(section.as_str(), name)).and_then(|found| u32::try_from(*found).ok()) {
+                if let Some(found) = offsets.get(&(section.as_str(), name)).and_then(|found| u32::try_from(*found).ok())
+                {
                     *offset = found;
                 }
             }

@@ -62,14 +62,7 @@ impl Header {
         if (size as usize) < HEADER_SIZE || size as usize > bytes.len() {
             return Err(short(size as usize));
         }
-        Ok(Self {
-            size,
-            stream: u16_at(4),
-            flags: u16_at(6),
-            time: u64_at(8),
-            cgroup: u64_at(16),
-            slot: u32_at(24),
-        })
+        Ok(Self { size, stream: u16_at(4), flags: u16_at(6), time: u64_at(8), cgroup: u64_at(16), slot: u32_at(24) })
     }
 }
 

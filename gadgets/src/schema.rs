@@ -194,7 +194,13 @@ fn read_stream(btf: &Btf, variable: &str, type_id: TypeId) -> Result<Stream, Str
     }
 
     let mut fields = Vec::new();
-    read_members(btf, struct_id, Some(first.name.as_str()), &mut Place { prefix: "", offset: 0, depth: 0 }, &mut fields)?;
+    read_members(
+        btf,
+        struct_id,
+        Some(first.name.as_str()),
+        &mut Place { prefix: "", offset: 0, depth: 0 },
+        &mut fields,
+    )?;
     if let Some(field) = fields.iter().find(|field| field.offset.saturating_add(field.size) > *size) {
         return Err(format!("{} lies outside the struct", field.name));
     }

@@ -34,7 +34,7 @@ const HEAD: usize = 5;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
     /// First in each direction.
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// What the records look like.
     Schema(Schema),
     /// Who is behind the cgroups of the records that follow.
@@ -322,7 +322,7 @@ impl Frame {
     /// [`WireError::Oversized`] if the payload is longer than [`MAX_PAYLOAD`].
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
         match self {
-            Self::Hello(payload) => self.encode_json(payload),
+            Self::Hello(payload) => self.encode_json(payload.as_ref()),
             Self::Schema(payload) => self.encode_json(payload),
             Self::Dictionary(payload) => self.encode_json(payload),
             Self::Batch(payload) => self.encode_bytes(payload),
@@ -354,7 +354,7 @@ impl Frame {
 
     fn decode(kind: u8, payload: &[u8]) -> Result<Self, WireError> {
         Ok(match kind {
-            1 => Self::Hello(decode_hello(payload)?),
+            1 => Self::Hello(Box::new(decode_hello(payload)?)),
             2 => Self::Schema(decode_json("schema", payload)?),
             3 => Self::Dictionary(decode_json("dictionary", payload)?),
             4 => Self::Batch(payload.to_vec()),
@@ -450,7 +450,7 @@ mod tests {
             count: 3,
         };
         vec![
-            Frame::Hello(Hello { version: VERSION, run: Some(run), ..Hello::default() }),
+            Frame::Hello(Box::new(Hello { version: VERSION, run: Some(run), ..Hello::default() })),
             Frame::Schema(schema),
             Frame::Dictionary(Dictionary { cgroups: vec![entry] }),
             Frame::Batch(vec![0, 1, 2, 255]),
@@ -468,7 +468,7 @@ mod tests {
     }
 
     fn hello(version: u16) -> Vec<u8> {
-        Frame::Hello(Hello { version, ..Hello::default() }).encode().expect("small")
+        Frame::Hello(Box::new(Hello { version, ..Hello::default() })).encode().expect("small")
     }
 
     #[test]

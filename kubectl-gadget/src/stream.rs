@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use gadgets::spec::RunSpec;
-use gadgets::wire::{
-    Decoder, Frame, HEARTBEAT_SECONDS, Heartbeat, Hello, SILENCE_SECONDS, VERSION,
-};
+use gadgets::wire::{Decoder, Frame, HEARTBEAT_SECONDS, Heartbeat, Hello, SILENCE_SECONDS, VERSION};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, ChildStdout};
@@ -102,15 +100,16 @@ async fn receive(
     let (Some(input), Some(output)) = (agent.stdin.take(), agent.stdout.take()) else {
         bail!("the agent has no standard input or output");
     };
-    let mut conversation =
-        Conversation { input: Some(input), output, decoder: Decoder::default(), waiting: VecDeque::new(), greeted: false };
-    let hello = Hello {
-        version: VERSION,
-        software: env!("CARGO_PKG_VERSION").to_owned(),
-        run: Some(spec),
-        ..Hello::default()
+    let mut conversation = Conversation {
+        input: Some(input),
+        output,
+        decoder: Decoder::default(),
+        waiting: VecDeque::new(),
+        greeted: false,
     };
-    conversation.say(&Frame::Hello(hello)).await;
+    let hello =
+        Hello { version: VERSION, software: env!("CARGO_PKG_VERSION").to_owned(), run: Some(spec), ..Hello::default() };
+    conversation.say(&Frame::Hello(Box::new(hello))).await;
     let received = conversation.hold(timeout, frames).await;
     // Closing its input ends an agent that still runs; then its programs are unloaded before we return.
     conversation.input = None;

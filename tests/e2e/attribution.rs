@@ -17,10 +17,14 @@ fn containers_that_start_during_the_run_are_seen_from_their_first_exec() {
         unwatched.run(&format!("app-{index}"), &["/bin/true", &format!("unwatched-{index}")]);
     }
     let seen = client.stop();
-    let events: Vec<_> =
-        seen.events().iter().map(|event| (event["pod"].clone(), event["container"].clone(), event["args"][1].clone())).collect();
-    let expected: Vec<_> =
-        (0..20).map(|index| ("lived".into(), format!("app-{index}").into(), format!("watched-{index}").into())).collect();
+    let events: Vec<_> = seen
+        .events()
+        .iter()
+        .map(|event| (event["pod"].clone(), event["container"].clone(), event["args"][1].clone()))
+        .collect();
+    let expected: Vec<_> = (0..20)
+        .map(|index| ("lived".into(), format!("app-{index}").into(), format!("watched-{index}").into()))
+        .collect();
     assert_eq!(events, expected);
 }
 
@@ -92,7 +96,10 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        let _ = Command::new("find").arg(self.directory("")).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]).status();
+        let _ = Command::new("find")
+            .arg(self.directory(""))
+            .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])
+            .status();
     }
 }
 
@@ -145,7 +152,8 @@ fn events_of_a_container_whose_names_come_late_wait_for_them() {
     // The bundle appears only now: the event was let through, and held back, because nobody knew whose it was.
     let bundle = Path::new(bundles().trim_end_matches('*')).join("k8s.io").join(&id);
     fs::create_dir_all(&bundle).unwrap();
-    let config = r#"{"annotations":{"io.kubernetes.cri.sandbox-name":"late","io.kubernetes.cri.container-name":"app"}}"#;
+    let config =
+        r#"{"annotations":{"io.kubernetes.cri.sandbox-name":"late","io.kubernetes.cri.container-name":"app"}}"#;
     fs::write(bundle.join("config.json"), config).unwrap();
     cgroups.run(&below, "exec /bin/true later");
     let mut client = client;

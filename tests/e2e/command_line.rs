@@ -27,7 +27,18 @@ fn list_and_explain_need_no_agent() {
     assert_eq!(
         explained["columns"],
         serde_json::json!([
-            "node", "namespace", "pod", "container", "time", "pid", "ppid", "comm", "pcomm", "uid", "ret", "args"
+            "node",
+            "namespace",
+            "pod",
+            "container",
+            "time",
+            "pid",
+            "ppid",
+            "comm",
+            "pcomm",
+            "uid",
+            "ret",
+            "args"
         ])
     );
     assert_eq!(explained["streams"][0]["fields"][3]["kind"], "errno");

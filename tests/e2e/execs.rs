@@ -103,7 +103,10 @@ fn every_exec_of_one_container_and_no_other() {
     assert_eq!(seen.lost(), 0);
     let mut others = Vec::new();
     for event in seen.events() {
-        assert_eq!((&event["namespace"], &event["pod"], &event["container"]), (&"shop".into(), &"web".into(), &"app".into()));
+        assert_eq!(
+            (&event["namespace"], &event["pod"], &event["container"]),
+            (&"shop".into(), &"web".into(), &"app".into())
+        );
         let args = texts(event, "args");
         let Some(token) = token_of(&args) else {
             others.push(args);
@@ -140,7 +143,8 @@ fn both_variants_of_the_failure_hook_see_the_same() {
         let seen = client.stop();
         let expected = read_log(&log).values().filter(|exec| exec.ret != 0).count();
         assert_eq!(seen.events().len(), expected, "{variant}");
-        let mut args: Vec<_> = seen.events().iter().map(|event| (event["ret"].clone().as_i64(), texts(event, "args"))).collect();
+        let mut args: Vec<_> =
+            seen.events().iter().map(|event| (event["ret"].clone().as_i64(), texts(event, "args"))).collect();
         args.sort();
         failures.push(args);
     }

@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 
 use gadgets::spec::RunSpec;
 use gadgets::wire::{FailureKind, Frame, Hello, MAX_PAYLOAD, VERSION};
-use tests::{Client, Daemon, Loaded, Session, bundles, client_command, client_output, compares_loaded, dist, temporary};
+use tests::{
+    Client, Daemon, Loaded, Session, bundles, client_command, client_output, compares_loaded, dist, temporary,
+};
 
 /// Runs the client, which must fail with this code and say all of these.
 fn fails(args: &[&str], code: i32, words: &[&str]) {
@@ -50,7 +52,11 @@ fn what_the_agent_refuses() {
 #[test]
 fn an_agent_that_cannot_be_reached() {
     fails(&["execsnoop", "--local", "--agent", "/missing/agent"], 2, &["no agent at /missing/agent", "--agent"]);
-    fails(&["execsnoop", "--local", "--socket", "/missing/agent.sock"], 1, &["no agent listens on /missing/agent.sock", "gadget-agent daemon"]);
+    fails(
+        &["execsnoop", "--local", "--socket", "/missing/agent.sock"],
+        1,
+        &["no agent listens on /missing/agent.sock", "gadget-agent daemon"],
+    );
     // A copy without an agent beside it, and none in PATH.
     let alone = temporary("kubectl-gadget", &std::fs::read(dist("kubectl-gadget")).unwrap(), 0o755);
     let output = Command::new(alone).args(["execsnoop", "--local"]).env("PATH", "/missing").output().unwrap();
@@ -76,7 +82,8 @@ fn somebody_who_is_not_root() {
 #[test]
 fn a_kernel_without_btf() {
     let command = client_command("kubectl-gadget", &["execsnoop", "--local"]);
-    let script = format!("mount -t tmpfs none /sys/kernel/btf && exec {} execsnoop --local", command.get_program().display());
+    let script =
+        format!("mount -t tmpfs none /sys/kernel/btf && exec {} execsnoop --local", command.get_program().display());
     let output = Command::new("unshare")
         .args(["--mount", "sh", "-c", &script])
         .env("KUBECTL_GADGET_AGENT", dist("gadget-agent"))
@@ -86,7 +93,7 @@ fn a_kernel_without_btf() {
 }
 
 fn hello(version: u16) -> Vec<u8> {
-    Frame::Hello(Hello { version, ..Hello::default() }).encode().unwrap()
+    Frame::Hello(Box::new(Hello { version, ..Hello::default() })).encode().unwrap()
 }
 
 fn frame(length: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -139,7 +146,7 @@ fn an_agent_of_the_next_version_is_understood() {
 
 fn greeting() -> Vec<u8> {
     let run = RunSpec { gadget: "execsnoop".into(), ..RunSpec::default() };
-    Frame::Hello(Hello { version: VERSION, run: Some(run), ..Hello::default() }).encode().unwrap()
+    Frame::Hello(Box::new(Hello { version: VERSION, run: Some(run), ..Hello::default() })).encode().unwrap()
 }
 
 /// The failure with which a session ends.
@@ -198,7 +205,7 @@ fn a_client_that_asks_for_what_is_not_there() {
     let ask = |run: RunSpec| {
         let connection = UnixStream::connect(&daemon.socket).unwrap();
         let mut session = Session::new(connection.try_clone().unwrap(), connection);
-        let hello = Frame::Hello(Hello { version: VERSION, run: Some(run), ..Hello::default() });
+        let hello = Frame::Hello(Box::new(Hello { version: VERSION, run: Some(run), ..Hello::default() }));
         session.send(&hello.encode().unwrap());
         failure_of(session)
     };

@@ -265,7 +265,8 @@ pub struct Daemon {
 impl Daemon {
     /// Starts one and waits until it serves.
     pub fn start(name: &str) -> Self {
-        let socket = std::env::temp_dir().join(format!("kubectl-gadget-{}-{name}", std::process::id())).join("agent.sock");
+        let socket =
+            std::env::temp_dir().join(format!("kubectl-gadget-{}-{name}", std::process::id())).join("agent.sock");
         let mut command = Command::new(dist("gadget-agent"));
         command.args(["daemon", "--socket"]).arg(&socket).args(["--bundles", &bundles()]).stdin(Stdio::null());
         let process = Process(command.process_group(0).spawn().unwrap());

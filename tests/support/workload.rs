@@ -59,8 +59,9 @@ fn c(text: &[u8]) -> CString {
 
 fn storm(count: usize, bytes: usize) {
     let argv = [c(b"storm"), c(&vec![b'x'; bytes.min(4000)])];
-    let repeated: Vec<&CStr> =
-        std::iter::once(argv[0].as_c_str()).chain(std::iter::repeat_n(argv[1].as_c_str(), bytes.div_ceil(4000))).collect();
+    let repeated: Vec<&CStr> = std::iter::once(argv[0].as_c_str())
+        .chain(std::iter::repeat_n(argv[1].as_c_str(), bytes.div_ceil(4000)))
+        .collect();
     for _ in 0..count {
         assert_eq!(execve::<&CStr, &CStr>(c"/missing", &repeated, &[]), Err(Errno::ENOENT));
     }
@@ -181,7 +182,8 @@ impl Execs {
         let args = [b"failing-at".to_vec(), token.to_vec()];
         let argv: Vec<CString> = args.iter().map(|arg| c(arg)).collect();
         let directory = File::open("/").unwrap();
-        let error = execveat::<_, &CStr, &CStr>(directory.as_fd(), c"missing", &refs(&argv), &[], AtFlags::empty()).unwrap_err();
+        let error = execveat::<_, &CStr, &CStr>(directory.as_fd(), c"missing", &refs(&argv), &[], AtFlags::empty())
+            .unwrap_err();
         log(&self.log, -(error as i32), &args);
     }
 }
@@ -197,9 +199,19 @@ fn many(count: usize, bytes: usize) -> Vec<Vec<u8>> {
 
 /// Arguments that break what reads them carelessly.
 fn hostile() -> Vec<Vec<u8>> {
-    [&b""[..], b"\x1b]0;owned\x07", b"a\nb", b"\xff\xfe", "\u{202e}txt".as_bytes(), b"\"quoted\" 'too'", b"", b"\\", b" "]
-        .map(<[u8]>::to_vec)
-        .to_vec()
+    [
+        &b""[..],
+        b"\x1b]0;owned\x07",
+        b"a\nb",
+        b"\xff\xfe",
+        "\u{202e}txt".as_bytes(),
+        b"\"quoted\" 'too'",
+        b"",
+        b"\\",
+        b" ",
+    ]
+    .map(<[u8]>::to_vec)
+    .to_vec()
 }
 
 /// Runs something that ends in exec in a child, and waits for it.

@@ -126,7 +126,12 @@ mod tests {
 
     /// What a container may make for itself.
     fn inner() -> impl Strategy<Value = String> {
-        prop_oneof![Just(String::new()), Just("/init.scope".to_owned()), "(/[a-z.-]{1,12}){1,5}", "/docker/[0-9a-f]{64}"]
+        prop_oneof![
+            Just(String::new()),
+            Just("/init.scope".to_owned()),
+            "(/[a-z.-]{1,12}){1,5}",
+            "/docker/[0-9a-f]{64}"
+        ]
     }
 
     fn cgroupfs_pod(prefix: &str, qos: &str, uid: &str) -> String {
@@ -144,11 +149,7 @@ mod tests {
     }
 
     fn expect(unit: &str, uid: Option<&str>, id: Option<&str>) -> Option<Identity> {
-        Some(Identity {
-            unit: unit.to_owned(),
-            pod_uid: uid.map(str::to_owned),
-            container_id: id.map(str::to_owned),
-        })
+        Some(Identity { unit: unit.to_owned(), pod_uid: uid.map(str::to_owned), container_id: id.map(str::to_owned) })
     }
 
     #[test]

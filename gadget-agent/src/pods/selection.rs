@@ -15,7 +15,9 @@ pub(crate) enum Verdict {
 
 /// Whether events of a cgroup are wanted; `None` stands for everything that belongs to no container.
 pub(crate) fn verdict(selector: &Selector, cgroup: Option<&Cgroup>) -> Verdict {
-    let Some(cgroup) = cgroup else { return wanted_if(selector.host || selector.cgroups.iter().any(|path| path == "/")) };
+    let Some(cgroup) = cgroup else {
+        return wanted_if(selector.host || selector.cgroups.iter().any(|path| path == "/"));
+    };
     if matches!(cgroup.naming, Naming::Pending { .. }) {
         return Verdict::Pending;
     }
@@ -24,10 +26,7 @@ pub(crate) fn verdict(selector: &Selector, cgroup: Option<&Cgroup>) -> Verdict {
 
 /// Whether a slot must let events through: its cgroups are a pod's, now and to come. A container that is made next may
 /// be wanted though none of the present ones is, and a pod whose names nobody knows yet may be any.
-pub(crate) fn slot_is_wanted<'a>(
-    selector: &Selector,
-    cgroups: impl Iterator<Item = &'a Cgroup> + Clone,
-) -> bool {
+pub(crate) fn slot_is_wanted<'a>(selector: &Selector, cgroups: impl Iterator<Item = &'a Cgroup> + Clone) -> bool {
     let in_pod = cgroups.clone().any(|cgroup| cgroup.identity.as_ref().is_some_and(|whose| whose.pod_uid.is_some()));
     if selector.host || !in_pod {
         return cgroups.into_iter().any(|cgroup| verdict(selector, Some(cgroup)) != Verdict::Unwanted);

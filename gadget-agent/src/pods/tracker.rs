@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::bundle::{Bundles, Names};
 use super::cgroup::{Cgroup, Naming};
 use super::path::identify;
-use super::selection::{is_within, slot_is_wanted, verdict, Verdict};
+use super::selection::{Verdict, is_within, slot_is_wanted, verdict};
 use super::slots::{self, Slots};
 use crate::clock;
 use crate::error::AgentError;
@@ -128,7 +128,8 @@ impl Tracker {
 
         let slots = Slots::new(map("masks")?, map("free_slots")?).map_err(|error| failed(&error))?;
         let links: Result<Vec<Link>, _> = object.progs_mut().map(|program| program.attach()).collect();
-        let links = links.map_err(|error| AgentError::Unsupported(format!("cannot attach to cgroup events: {error:#}")))?;
+        let links =
+            links.map_err(|error| AgentError::Unsupported(format!("cannot attach to cgroup events: {error:#}")))?;
         let mut inner = Inner {
             ring,
             events,
@@ -401,8 +402,7 @@ impl Inner {
 
     /// On a hybrid host nobody removes a pod's directory: it goes with the pod's last container.
     fn forget_empty_pod(&mut self, slot: u32) {
-        let left: Vec<Arc<Cgroup>> =
-            self.slots.members(slot).filter_map(|id| self.cgroups.get(&id).cloned()).collect();
+        let left: Vec<Arc<Cgroup>> = self.slots.members(slot).filter_map(|id| self.cgroups.get(&id).cloned()).collect();
         let is_pod_only = left.iter().all(|cgroup| {
             cgroup.identity.as_ref().is_some_and(|whose| whose.pod_uid.is_some() && whose.container_id.is_none())
         });

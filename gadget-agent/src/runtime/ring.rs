@@ -58,7 +58,8 @@ impl Ring {
             })
             .map_err(|error| failed(&error))?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|error| failed(&error))?;
-        let alarm = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|error| failed(&error))?;
+        let alarm =
+            EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|error| failed(&error))?;
         // Edges only: level-triggered, whatever was written without a wake-up would end the next nap at once.
         let edge = |fd: BorrowedFd<'_>| epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0));
         edge(ring.as_fd()).and_then(|()| edge(alarm.as_fd())).map_err(|error| failed(&error))?;

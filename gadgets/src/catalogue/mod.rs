@@ -203,8 +203,11 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<_> =
-            CATALOGUE.0.iter().flat_map(|gadget| [gadget.name].into_iter().chain(gadget.aliases.iter().copied())).collect();
+        let mut names: Vec<_> = CATALOGUE
+            .0
+            .iter()
+            .flat_map(|gadget| [gadget.name].into_iter().chain(gadget.aliases.iter().copied()))
+            .collect();
         names.sort_unstable();
         let count = names.len();
         names.dedup();

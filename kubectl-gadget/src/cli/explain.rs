@@ -97,13 +97,8 @@ fn as_text(gadget: &Gadget) -> anyhow::Result<String> {
             hooks.add_row([hook.name, variant.name, variant.requires, variant.cost]);
         }
     }
-    let mut text = format!(
-        "{}: {}\n\n{}\n\n{}\n\n",
-        gadget.name,
-        gadget.summary,
-        gadget.description,
-        fields.trim_fmt()
-    );
+    let mut text =
+        format!("{}: {}\n\n{}\n\n{}\n\n", gadget.name, gadget.summary, gadget.description, fields.trim_fmt());
     if !gadget.parameters.is_empty() {
         let mut parameters = table(["PARAMETER", "TAKES", "DOES"]);
         for parameter in gadget.parameters {

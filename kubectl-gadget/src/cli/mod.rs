@@ -38,7 +38,8 @@ pub(crate) fn run(catalogue: Catalogue) -> anyhow::Result<End> {
 /// The gadget of this name.
 fn find(catalogue: Catalogue, name: &str) -> Result<&'static Gadget, Usage> {
     catalogue.get(name).ok_or_else(|| {
-        let names = catalogue.0.iter().flat_map(|gadget| [gadget.name].into_iter().chain(gadget.aliases.iter().copied()));
+        let names =
+            catalogue.0.iter().flat_map(|gadget| [gadget.name].into_iter().chain(gadget.aliases.iter().copied()));
         let hint = nearest(name, names).unwrap_or_else(|| "see: kubectl gadget list".into());
         Usage(format!("no gadget {name:?}; {hint}"))
     })

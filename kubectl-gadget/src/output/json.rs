@@ -36,9 +36,7 @@ impl Form for Json {
         line.clear();
         line.push_str(r#"{"type":"event","node":"#);
         line.push_str(&text(Some(&row.context.node.name)));
-        for (name, value) in
-            [("namespace", &entry.namespace), ("pod", &entry.pod), ("container", &entry.container)]
-        {
+        for (name, value) in [("namespace", &entry.namespace), ("pod", &entry.pod), ("container", &entry.container)] {
             line.push_str(&format!(",\"{name}\":{}", text(value.as_deref())));
         }
         let time = format::rfc3339(row.context.clock.wall(header.time));

@@ -141,7 +141,10 @@ impl Output {
         if self.context.schema.is_some() {
             if !self.totals.complete {
                 let now = self.context.clock.boot_ns;
-                self.print_one(Frame::Gap(Gap { from_ns: now, to_ns: now, reason: "the stream broke off".into() }), &mut out)?;
+                self.print_one(
+                    Frame::Gap(Gap { from_ns: now, to_ns: now, reason: "the stream broke off".into() }),
+                    &mut out,
+                )?;
             }
             self.form.end(&self.context, &self.totals, &mut out)?;
         }
@@ -196,21 +199,21 @@ fn standard_output() -> impl Write {
 
 /// Prints the records of a batch, and returns how many they were.
 fn print_batch(form: &mut dyn Form, batch: &[u8], context: &Context, out: &mut dyn Write) -> io::Result<u64> {
-        let mut printed = 0;
-        for record in records(batch) {
-            let record = match record {
-                Ok(record) => record,
-                Err(error) => {
-                    eprintln!("warning: the rest of a batch cannot be read: {error}");
-                    break;
-                }
-            };
-            let Some(stream) = context.schema.as_ref().and_then(|schema| schema.stream(record.header.stream)) else {
-                eprintln!("warning: a record of unknown stream {}", record.header.stream);
-                continue;
-            };
-            form.row(&Row { context, stream, record }, out)?;
-            printed += 1;
-        }
-        Ok(printed)
+    let mut printed = 0;
+    for record in records(batch) {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                eprintln!("warning: the rest of a batch cannot be read: {error}");
+                break;
+            }
+        };
+        let Some(stream) = context.schema.as_ref().and_then(|schema| schema.stream(record.header.stream)) else {
+            eprintln!("warning: a record of unknown stream {}", record.header.stream);
+            continue;
+        };
+        form.row(&Row { context, stream, record }, out)?;
+        printed += 1;
     }
+    Ok(printed)
+}

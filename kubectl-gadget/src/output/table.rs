@@ -107,7 +107,8 @@ impl Form for Table {
     fn end(&mut self, _: &Context, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
         out.flush()?;
         let lost: Vec<String> = totals.lost_at.iter().map(|(stage, count)| format!("{count} in the {stage}")).collect();
-        let lost = if lost.is_empty() { "none lost".to_owned() } else { format!("{} lost: {}", totals.lost, lost.join(", ")) };
+        let lost =
+            if lost.is_empty() { "none lost".to_owned() } else { format!("{} lost: {}", totals.lost, lost.join(", ")) };
         let gaps = match totals.gaps {
             0 => String::new(),
             gaps => format!(", {gaps} gaps"),
