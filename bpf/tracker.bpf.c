@@ -206,22 +206,36 @@ int BPF_PROG(cgroup_removed, struct cgroup *cgroup, const char *path)
 	return 0;
 }
 
-/* ---- Processes on their way into a container: moved in by the runtime, and not yet its program. ---- */
+/*
+ * ---- Processes on their way into a container: moved in by the runtime, and not yet its program. ----
+ *
+ * runc moves its child, which then may execute runc once more before it leaves the host's mount namespace; the
+ * container's program is what it executes in the container's. A process that was moved by hand stays in its mover's
+ * namespace: it loses the mark at its second exec.
+ */
+
+static __always_inline __u32 mount_namespace(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+}
 
 SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(task_moved, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)
 {
+	struct entry_mark mark = {};
 	struct cgroup_entry *entry;
 	__u32 tgid = task->tgid;
-	__u8 present = 1;
 	__u64 id;
 
-	if (!is_unified(cgroup))
+	/* A process that moves itself is no runtime. */
+	if (!is_unified(cgroup) || tgid == bpf_get_current_pid_tgid() >> 32)
 		return 0;
 	id = cgroup->kn->id;
 	entry = bpf_map_lookup_elem(&cgroups, &id);
-	if (entry && entry->level != LEVEL_OTHER)
-		bpf_map_update_elem(&entering, &tgid, &present, BPF_ANY);
+	if (!entry || entry->level == LEVEL_OTHER)
+		return 0;
+	mark.runtime_mntns = mount_namespace((struct task_struct *)bpf_get_current_task());
+	bpf_map_update_elem(&entering, &tgid, &mark, BPF_ANY);
 	return 0;
 }
 
@@ -229,18 +243,31 @@ SEC("tp_btf/sched_process_fork")
 int BPF_PROG(task_forked, struct task_struct *parent, struct task_struct *child)
 {
 	__u32 from = parent->tgid, to = child->tgid;
-	__u8 present = 1;
+	struct entry_mark *mark, copy;
 
-	if (from != to && bpf_map_lookup_elem(&entering, &from))
-		bpf_map_update_elem(&entering, &to, &present, BPF_ANY);
+	if (from == to)
+		return 0;
+	mark = bpf_map_lookup_elem(&entering, &from);
+	if (!mark)
+		return 0;
+	copy = *mark;
+	bpf_map_update_elem(&entering, &to, &copy, BPF_ANY);
 	return 0;
 }
 
+/* Attached before any gadget, so it runs before theirs: the program's own first event is not marked. */
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(task_became_program, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
 	__u32 tgid = task->tgid;
+	struct entry_mark *mark = bpf_map_lookup_elem(&entering, &tgid);
 
+	if (!mark)
+		return 0;
+	if (mark->execs == 0 && mark->runtime_mntns == mount_namespace(task)) {
+		mark->execs++;
+		return 0;
+	}
 	bpf_map_delete_elem(&entering, &tgid);
 	return 0;
 }

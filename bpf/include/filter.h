@@ -42,11 +42,16 @@ struct {
 } masks SEC(".maps");
 
 /* Processes that a runtime moved into a container and that have not become its program yet (runc init), by tgid. */
+struct entry_mark {
+	__u32 runtime_mntns; /* mount namespace of the process that moved it */
+	__u32 execs;	     /* programs that it has become in that namespace */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
 	__type(key, __u32);
-	__type(value, __u8);
+	__type(value, struct entry_mark);
 } entering SEC(".maps");
 
 const volatile __u64 gadget_instance = 0; /* this instance's bit */

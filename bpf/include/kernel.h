@@ -27,6 +27,18 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct ns_common {
+	unsigned int inum;
+};
+
+struct mnt_namespace {
+	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
+};
+
 struct mm_struct {
 	unsigned long arg_start;
 	unsigned long arg_end;
@@ -37,6 +49,7 @@ struct task_struct {
 	int tgid; /* the process's id; what user space calls pid */
 	struct task_struct *real_parent;
 	struct mm_struct *mm;
+	struct nsproxy *nsproxy;
 	char comm[TASK_COMM_LEN];
 };
 

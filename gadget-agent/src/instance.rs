@@ -1,42 +1,25 @@
-//! Gadgets that run: each is loaded once for all sessions that asked for the same, and its records are handed out to
-//! those that want them.
+//! Gadgets that run: each is loaded once for all sessions that asked for the same.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use gadgets::catalogue::Gadget;
-use gadgets::record::{FLAG_SETUP, Header};
 use gadgets::spec::Selector;
-use gadgets::wire::{Dictionary, Frame, Heartbeat, Stage, Trailer};
+use gadgets::wire::Frame;
 
-use crate::clock;
 use crate::error::AgentError;
-use crate::loss::{self, KernelLoss, Ledger};
+use crate::loss;
+use crate::member::Member;
 use crate::outbox::Outbox;
-use crate::pods::cgroup::{Cgroup, Naming};
-use crate::pods::selection::{Verdict, slot_is_wanted, verdict};
-use crate::pods::slots;
 use crate::pods::tracker::Tracker;
-use crate::runtime::attach::{Attached, attach};
-use crate::runtime::load::{self, Plan};
-use crate::runtime::ring::{Alarm, Ring};
+use crate::runtime::attach::attach;
+use crate::runtime::load::Plan;
+use crate::runtime::ring::Alarm;
+use crate::worker::Worker;
 
 /// Instances that may run at once: the bits of a mask.
 const MAX_INSTANCES: u32 = 64;
-/// A batch is sent when it has this many bytes, or when the ring is empty.
-const BATCH_BYTES: usize = 64 << 10;
-/// Bytes of records that are held back until their container has a name.
-const HELD_BYTES: usize = 8 << 20;
-/// How long records may gather in the ring while they keep coming.
-const NAP: Duration = Duration::from_millis(10);
-/// How often losses are read and heartbeats are sent.
-const TICK: Duration = Duration::from_millis(500);
-/// A record's time is taken a moment before it can be read. What is older than this has arrived.
-const SETTLED_NS: u64 = 10_000_000;
-/// Names in one dictionary frame.
-const ENTRIES: usize = 100;
 
 /// What makes two runs the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,11 +54,13 @@ struct Handle {
     commands: Sender<Command>,
     alarm: Alarm,
     about: About,
-    bit: u32,
 }
 
-enum Command {
+/// What a worker is told.
+pub(crate) enum Command {
+    /// A session begins.
     Join(Box<Member>),
+    /// A session ends; with `finish`, after everything that happened until now and a trailer.
     Leave { member: u64, finish: bool },
 }
 
@@ -162,31 +147,10 @@ impl Instances {
             programs: None,
         };
         let attached = attach(gadget, &key.variants, &plan)?;
-        let map = |name| {
-            load::map(&attached.object, name).map_err(|error| AgentError::internal("use the gadget's maps", error))
-        };
-        let ring = Ring::new(&map("events")?, map("gadget_reader")?)?;
-        let kernel_loss = KernelLoss::new(map("gadget_lost")?);
         let about = About { variants: attached.variants.clone(), degraded: attached.degraded.clone() };
         let (commands, inbox) = channel();
-        let handle = Handle { commands, alarm: ring.alarm(), about, bit };
-        let worker = Worker {
-            instances: Arc::clone(self),
-            key,
-            bit,
-            inbox,
-            ring,
-            _attached: attached,
-            stream_sizes: schema.streams.iter().map(|stream| (stream.id, stream.size)).collect(),
-            kernel_loss,
-            members: Vec::new(),
-            cgroups: HashMap::new(),
-            generation: 0,
-            records: Vec::new(),
-            held: VecDeque::new(),
-            held_bytes: 0,
-            gaps_seen: self.tracker.gaps(u64::MAX).1,
-        };
+        let worker = Worker::new(Arc::clone(self), Arc::clone(&self.tracker), attached, &schema, key, bit, inbox)?;
+        let handle = Handle { commands, alarm: worker.alarm(), about };
         std::thread::Builder::new()
             .name(gadget.name.chars().take(15).collect())
             .spawn(move || worker.run())
@@ -194,334 +158,19 @@ impl Instances {
         Ok(handle)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The thread of one instance: takes records out of its ring and hands them to its members.
-struct Worker {
-    instances: Arc<Instances>,
-    key: Key,
-    bit: u32,
-    inbox: Receiver<Command>,
-    ring: Ring,
-    _attached: Attached,
-    stream_sizes: HashMap<u16, u32>,
-    kernel_loss: KernelLoss,
-    members: Vec<Member>,
-    /// What the tracker said, as of `generation`.
-    cgroups: HashMap<u64, Option<Arc<Cgroup>>>,
-    generation: u64,
-    /// Records out of the ring, back to back.
-    records: Vec<u8>,
-    /// Records of containers whose names are not known yet.
-    held: VecDeque<Vec<u8>>,
-    held_bytes: usize,
-    gaps_seen: u64,
-}
-
-impl Worker {
-    fn run(mut self) {
-        let mut last_tick = Instant::now();
-        loop {
-            let drained_to = clock::boot_ns();
-            let taken = self.drain();
-            self.obey(drained_to);
-            if self.members.is_empty() && self.end() {
-                return;
-            }
-            if last_tick.elapsed() >= TICK {
-                last_tick = Instant::now();
-                self.tick(drained_to);
-            }
-            if taken > 0 || !self.held.is_empty() {
-                self.ring.nap(NAP);
-            } else {
-                self.ring.sleep(TICK);
-            }
-        }
-    }
-
-    /// Ends if nobody has joined meanwhile.
-    fn end(&mut self) -> bool {
-        let instances = Arc::clone(&self.instances);
-        let mut running = instances.lock();
-        while let Ok(command) = self.inbox.try_recv() {
-            self.obey_one(command, clock::boot_ns());
-        }
-        if !self.members.is_empty() {
+    /// Takes an instance out of the list if it may go. While `may_go` is asked nobody can join.
+    pub(crate) fn remove_if(&self, key: &Key, bit: u32, may_go: impl FnOnce() -> bool) -> bool {
+        let mut running = self.lock();
+        if !may_go() {
             return false;
         }
-        self.instances.tracker.set_interest(self.bit, None);
-        if let Some(handle) = running.by_key.remove(&self.key) {
-            running.bits &= !(1 << handle.bit);
-        }
+        self.tracker.set_interest(bit, None);
+        running.by_key.remove(key);
+        running.bits &= !(1 << bit);
         true
     }
 
-    fn obey(&mut self, drained_to: u64) {
-        while let Ok(command) = self.inbox.try_recv() {
-            self.obey_one(command, drained_to);
-        }
-    }
-
-    fn obey_one(&mut self, command: Command, drained_to: u64) {
-        match command {
-            Command::Join(member) => self.members.push(*member),
-            Command::Leave { member, finish } => {
-                if finish {
-                    // All that happened before now is in the ring: once round, and what was lost, and it is complete.
-                    self.drain();
-                    self.tick(drained_to);
-                }
-                let Some(at) = self.members.iter().position(|candidate| candidate.id == member) else { return };
-                let mut member = self.members.swap_remove(at);
-                if finish {
-                    member.report(&self.instances.tracker, None);
-                    member.outbox.put(&Frame::Trailer(member.trailer()));
-                }
-                member.outbox.close();
-            }
-        }
-        let wanted = self.members.iter().map(|member| member.selector.clone()).collect();
-        self.instances.tracker.set_interest(self.bit, Some(wanted));
-        self.members.iter_mut().for_each(Member::greet);
-    }
-
-    /// Hands out what is in the ring now. Returns how many records that were.
-    fn drain(&mut self) -> usize {
-        let generation = self.instances.tracker.generation();
-        if generation != self.generation {
-            self.generation = generation;
-            self.cgroups.clear();
-            self.members.iter_mut().for_each(|member| member.verdicts.clear());
-        }
-        self.hand_out_held();
-        let mut total = 0;
-        let mut records = std::mem::take(&mut self.records);
-        loop {
-            records.clear();
-            let taken = self.ring.take(&mut records);
-            self.hand_out(&records);
-            total += taken;
-            // A full round means that there is more; a ring that fills as fast as it is read must not keep commands
-            // waiting for ever, so rounds are bounded by the ring itself.
-            if taken == 0 || total * size_of::<u64>() > self.key.ring_bytes as usize {
-                break;
-            }
-        }
-        self.records = records;
-        self.members.iter_mut().for_each(Member::flush);
-        total
-    }
-
-    fn hand_out(&mut self, records: &[u8]) {
-        let mut rest = records;
-        while let Ok(header) = Header::read(rest) {
-            let (record, tail) = rest.split_at(header.size as usize);
-            rest = tail;
-            if self.stream_sizes.get(&header.stream).is_none_or(|size| header.size < *size) {
-                tracing::error!("{}: a record of stream {} is malformed", self.key.gadget, header.stream);
-                continue;
-            }
-            let cgroup = self.cgroup(&header);
-            if is_pending(cgroup.as_deref()) {
-                self.hold(&header, record);
-            } else {
-                self.deliver(&header, record, cgroup.as_ref());
-            }
-        }
-    }
-
-    fn cgroup(&mut self, header: &Header) -> Option<Arc<Cgroup>> {
-        if header.slot == slots::HOST {
-            return None;
-        }
-        let tracker = &self.instances.tracker;
-        self.cgroups.entry(header.cgroup).or_insert_with(|| tracker.get(header.cgroup)).clone()
-    }
-
-    fn deliver(&mut self, header: &Header, record: &[u8], cgroup: Option<&Arc<Cgroup>>) {
-        for member in &mut self.members {
-            member.take(header, record, cgroup);
-        }
-    }
-
-    fn hold(&mut self, header: &Header, record: &[u8]) {
-        if self.held_bytes + record.len() > HELD_BYTES {
-            for member in &mut self.members {
-                member.ledger.add(Stage::AgentQueue, "too many records of containers without a name", header.slot, 1);
-            }
-            return;
-        }
-        self.held_bytes += record.len();
-        self.held.push_back(record.to_vec());
-    }
-
-    /// Hands out what was held back, as far as its containers are known by now.
-    fn hand_out_held(&mut self) {
-        self.held_bytes = 0;
-        for record in std::mem::take(&mut self.held) {
-            let Ok(header) = Header::read(&record) else { continue };
-            let cgroup = self.cgroup(&header);
-            if is_pending(cgroup.as_deref()) {
-                self.held_bytes += record.len();
-                self.held.push_back(record);
-            } else {
-                self.deliver(&header, &record, cgroup.as_ref());
-            }
-        }
-    }
-
-    /// Tells the members what was lost, and that the agent lives.
-    fn tick(&mut self, drained_to: u64) {
-        let tracker = &self.instances.tracker;
-        for (slot, count) in self.kernel_loss.read() {
-            let in_slot = tracker.in_slot(slot);
-            for member in &mut self.members {
-                if member.wants_slot(slot, &in_slot) {
-                    member.ledger.add(Stage::KernelRing, "the ring was full", slot, count);
-                }
-            }
-        }
-        let (gaps, seen) = tracker.gaps(self.gaps_seen);
-        self.gaps_seen = seen;
-        let held_from = self.held.front().and_then(|record| Header::read(record).ok()).map(|header| header.time);
-        let complete_to = drained_to.saturating_sub(SETTLED_NS).min(held_from.unwrap_or(u64::MAX));
-        for member in &mut self.members {
-            for gap in &gaps {
-                member.gaps += 1;
-                member.outbox.put(&Frame::Gap(gap.clone()));
-            }
-            member.report(tracker, Some(complete_to));
-        }
-    }
-}
-
-fn is_pending(cgroup: Option<&Cgroup>) -> bool {
-    cgroup.is_some_and(|cgroup| matches!(cgroup.naming, Naming::Pending { .. }))
-}
-
-/// One session's share of an instance.
-struct Member {
-    id: u64,
-    selector: Selector,
-    outbox: Arc<Outbox>,
-    /// The first frames, until they are sent.
-    greeting: Vec<Frame>,
-    /// Whether records of a cgroup are wanted; emptied when the tracker has news.
-    verdicts: HashMap<u64, bool>,
-    /// What the session knows of a cgroup.
-    told: HashMap<u64, Arc<Cgroup>>,
-    /// What it must know before the batch.
-    untold: Vec<Arc<Cgroup>>,
-    batch: Vec<u8>,
-    in_batch: u64,
-    sent: u64,
-    lost: u64,
-    gaps: u64,
-    ledger: Ledger,
-}
-
-impl Member {
-    fn new(id: u64, selector: Selector, outbox: Arc<Outbox>, greeting: Vec<Frame>) -> Self {
-        Self {
-            id,
-            selector,
-            outbox,
-            greeting,
-            verdicts: HashMap::new(),
-            told: HashMap::new(),
-            untold: Vec::new(),
-            batch: Vec::with_capacity(BATCH_BYTES),
-            in_batch: 0,
-            sent: 0,
-            lost: 0,
-            gaps: 0,
-            ledger: Ledger::new(),
-        }
-    }
-
-    fn greet(&mut self) {
-        self.greeting.drain(..).for_each(|frame| self.outbox.put(&frame));
-    }
-
-    /// Takes a record if it is wanted.
-    fn take(&mut self, header: &Header, record: &[u8], cgroup: Option<&Arc<Cgroup>>) {
-        if header.flags & FLAG_SETUP != 0 && !self.selector.machinery {
-            return;
-        }
-        let id = cgroup.map_or(0, |cgroup| cgroup.id);
-        let selector = &self.selector;
-        let wanted =
-            *self.verdicts.entry(id).or_insert_with(|| verdict(selector, cgroup.map(AsRef::as_ref)) == Verdict::Wanted);
-        if !wanted {
-            return;
-        }
-        if let Some(cgroup) = cgroup
-            && self.told.get(&id).is_none_or(|told| !Arc::ptr_eq(told, cgroup))
-        {
-            self.told.insert(id, Arc::clone(cgroup));
-            self.untold.push(Arc::clone(cgroup));
-        }
-        self.batch.extend_from_slice(record);
-        self.in_batch += 1;
-        if self.batch.len() >= BATCH_BYTES {
-            self.flush();
-        }
-    }
-
-    /// Sends the batch, or counts its records as lost if the client does not keep up.
-    fn flush(&mut self) {
-        if self.batch.is_empty() {
-            return;
-        }
-        let dictionary = |cgroups: &[Arc<Cgroup>]| {
-            Frame::Dictionary(Dictionary { cgroups: cgroups.iter().map(|cgroup| cgroup.entry()).collect() })
-        };
-        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_BYTES));
-        let mut frames: Vec<Frame> = self.untold.chunks(ENTRIES).map(dictionary).collect();
-        frames.push(Frame::Batch(batch));
-        if self.outbox.offer(&frames) {
-            self.untold.clear();
-            self.sent += self.in_batch;
-        } else if let Some(Frame::Batch(batch)) = frames.pop() {
-            let mut rest = batch.as_slice();
-            while let Ok(header) = Header::read(rest) {
-                self.ledger.add(Stage::AgentQueue, "the client reads too slowly", header.slot, 1);
-                rest = &rest[header.size as usize..];
-            }
-        }
-        self.in_batch = 0;
-    }
-
-    fn wants_slot(&self, slot: u32, in_slot: &[Arc<Cgroup>]) -> bool {
-        match slot {
-            slots::HOST => verdict(&self.selector, None) == Verdict::Wanted,
-            _ => slot_is_wanted(&self.selector, in_slot.iter().map(AsRef::as_ref)),
-        }
-    }
-
-    /// Tells of losses, and of being alive if `complete_to` is given.
-    fn report(&mut self, tracker: &Tracker, complete_to: Option<u64>) {
-        let owner = |slot| {
-            let in_slot = tracker.in_slot(slot);
-            let named = in_slot.iter().find(|cgroup| cgroup.names().is_some_and(|names| names.pod.is_some()));
-            named.or(in_slot.first()).map(|cgroup| (**cgroup).clone())
-        };
-        for loss in self.ledger.settle(owner) {
-            self.lost += loss.count;
-            self.outbox.put(&Frame::Loss(loss));
-        }
-        if let Some(complete_to) = complete_to {
-            // Not worth memory while the client does not read.
-            let heartbeat = Heartbeat { clock: Some(clock::now()), complete_to_ns: Some(complete_to) };
-            self.outbox.offer(&[Frame::Heartbeat(heartbeat)]);
-        }
-    }
-
-    fn trailer(&self) -> Trailer {
-        Trailer { records: self.sent, lost: self.lost, gaps: self.gaps }
+    fn lock(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

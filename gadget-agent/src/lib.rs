@@ -1,7 +1,8 @@
 //! The agent: the privileged side of kubectl gadget.
 //!
 //! - [`server`] and [`session`]: who talks to it, and one conversation
-//! - [`instance`]: gadgets that run, each loaded once and shared by the sessions that asked for the same
+//! - [`instance`]: gadgets that run, each loaded once and shared by the sessions that asked for the same; [`worker`] is
+//!   the thread that reads one, [`member`] a session's share of it, [`outbox`] what waits to be written to the client
 //! - [`runtime`]: BPF objects: loading, attaching, reading their rings
 //! - [`pods`]: which cgroup is whose, and which are wanted
 //! - [`loss`]: what was dropped, and for whom
@@ -14,11 +15,13 @@ mod error;
 mod host;
 mod instance;
 mod loss;
+mod member;
 mod outbox;
 mod pods;
 mod runtime;
 mod server;
 mod session;
+mod worker;
 
 use std::process::ExitCode;
 

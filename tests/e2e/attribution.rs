@@ -130,13 +130,19 @@ fn a_runtimes_steps_before_the_program_are_marked_and_hidden() {
     let below = path.strip_prefix(&cgroups.path("")).unwrap().to_owned();
     let quiet = Client::start(&["execsnoop", "--cgroup", &path]);
     let full = Client::start(&["execsnoop", "--cgroup", &path, "--machinery"]);
-    // What enters a container fails to exec once, as a runtime might, and then becomes the program.
-    cgroups.run(&below, "/missing step 2>/dev/null; exec /bin/true program");
+    // As runc does: what is moved in executes once more in the host's mount namespace, and the program in its own.
+    let steps = "read go; /missing step 2>/dev/null; exec /usr/bin/unshare --mount /bin/true program";
+    let procs = format!("{}/cgroup.procs", cgroups.directory(&below).display());
+    let script = format!(
+        "mkfifo $0.fifo; sh -c '{steps}' <$0.fifo & exec 3>$0.fifo; echo $! >{procs}; echo go >&3; wait $!; rm $0.fifo"
+    );
+    let name = std::env::temp_dir().join(&cgroups.name);
+    assert!(Command::new("sh").arg("-c").arg(script).arg(name).status().unwrap().success());
     assert_eq!(args(&quiet.stop()), ["program"]);
     let full = full.stop();
-    assert_eq!(args(&full), ["step", "program"]);
-    assert_eq!(full.events()[0]["setup"], true);
-    assert_eq!(full.events()[1].get("setup"), None);
+    assert_eq!(args(&full), ["step", "--mount", "program"]);
+    let marked: Vec<bool> = full.events().iter().map(|event| event.get("setup").is_some()).collect();
+    assert_eq!(marked, [true, true, false]);
 }
 
 #[test]

@@ -4,11 +4,15 @@
 //! - [`bundle`]: what the runtime says of a container: its name, its pod's
 //! - [`cgroup`]: both together, for one cgroup
 //! - [`slots`]: the filter's slots: who has which, which are free, which instances want them
-//! - [`tracker`]: follows the hierarchy and keeps all that up to date
+//! - [`directory`]: all cgroups that are known, and all of the above for each
+//! - [`kernel`]: the programs that tell of new ones
+//! - [`tracker`]: keeps the directory up to date
 //! - [`selection`]: whether a session wants a cgroup's events
 
 pub(crate) mod bundle;
 pub(crate) mod cgroup;
+pub(crate) mod directory;
+pub(crate) mod kernel;
 pub(crate) mod path;
 pub(crate) mod selection;
 pub(crate) mod slots;

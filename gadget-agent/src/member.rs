@@ -1,0 +1,152 @@
+//! One session's share of an instance: which records it wants, what it has been told, what it missed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use gadgets::record::{FLAG_SETUP, Header};
+use gadgets::spec::Selector;
+use gadgets::wire::{Dictionary, Frame, Heartbeat, Stage, Trailer};
+
+use crate::clock;
+use crate::loss::Ledger;
+use crate::outbox::Outbox;
+use crate::pods::cgroup::Cgroup;
+use crate::pods::selection::{Verdict, slot_is_wanted, verdict};
+use crate::pods::slots;
+use crate::pods::tracker::Tracker;
+
+/// A batch is sent when it has this many bytes, or when the ring is empty.
+const BATCH_BYTES: usize = 64 << 10;
+/// Names in one dictionary frame.
+const ENTRIES: usize = 100;
+
+/// One session's share of an instance.
+pub(crate) struct Member {
+    pub(crate) id: u64,
+    pub(crate) selector: Selector,
+    pub(crate) outbox: Arc<Outbox>,
+    /// The first frames, until they are sent.
+    greeting: Vec<Frame>,
+    /// Whether records of a cgroup are wanted.
+    verdicts: HashMap<u64, bool>,
+    /// What the session knows of a cgroup.
+    told: HashMap<u64, Arc<Cgroup>>,
+    /// What it must know before the batch.
+    untold: Vec<Arc<Cgroup>>,
+    batch: Vec<u8>,
+    in_batch: u64,
+    sent: u64,
+    lost: u64,
+    pub(crate) gaps: u64,
+    pub(crate) ledger: Ledger,
+}
+
+impl Member {
+    pub(crate) fn new(id: u64, selector: Selector, outbox: Arc<Outbox>, greeting: Vec<Frame>) -> Self {
+        Self {
+            id,
+            selector,
+            outbox,
+            greeting,
+            verdicts: HashMap::new(),
+            told: HashMap::new(),
+            untold: Vec::new(),
+            batch: Vec::with_capacity(BATCH_BYTES),
+            in_batch: 0,
+            sent: 0,
+            lost: 0,
+            gaps: 0,
+            ledger: Ledger::new(),
+        }
+    }
+
+    /// Sends the first frames, once.
+    pub(crate) fn greet(&mut self) {
+        self.greeting.drain(..).for_each(|frame| self.outbox.put(&frame));
+    }
+
+    /// Takes a record if it is wanted.
+    pub(crate) fn take(&mut self, header: &Header, record: &[u8], cgroup: Option<&Arc<Cgroup>>) {
+        if header.flags & FLAG_SETUP != 0 && !self.selector.machinery {
+            return;
+        }
+        let id = cgroup.map_or(0, |cgroup| cgroup.id);
+        let selector = &self.selector;
+        let wanted =
+            *self.verdicts.entry(id).or_insert_with(|| verdict(selector, cgroup.map(AsRef::as_ref)) == Verdict::Wanted);
+        if !wanted {
+            return;
+        }
+        if let Some(cgroup) = cgroup
+            && self.told.get(&id).is_none_or(|told| !Arc::ptr_eq(told, cgroup))
+        {
+            self.told.insert(id, Arc::clone(cgroup));
+            self.untold.push(Arc::clone(cgroup));
+        }
+        self.batch.extend_from_slice(record);
+        self.in_batch += 1;
+        if self.batch.len() >= BATCH_BYTES {
+            self.flush();
+        }
+    }
+
+    /// Sends the batch, or counts its records as lost if the client does not keep up.
+    pub(crate) fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let dictionary = |cgroups: &[Arc<Cgroup>]| {
+            Frame::Dictionary(Dictionary { cgroups: cgroups.iter().map(|cgroup| cgroup.entry()).collect() })
+        };
+        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_BYTES));
+        let mut frames: Vec<Frame> = self.untold.chunks(ENTRIES).map(dictionary).collect();
+        frames.push(Frame::Batch(batch));
+        if self.outbox.offer(&frames) {
+            self.untold.clear();
+            self.sent += self.in_batch;
+        } else if let Some(Frame::Batch(batch)) = frames.pop() {
+            let mut rest = batch.as_slice();
+            while let Ok(header) = Header::read(rest) {
+                self.ledger.add(Stage::AgentQueue, "the client reads too slowly", header.slot, 1);
+                rest = &rest[header.size as usize..];
+            }
+        }
+        self.in_batch = 0;
+    }
+
+    /// Whether losses of a slot are its losses.
+    pub(crate) fn wants_slot(&self, slot: u32, in_slot: &[Arc<Cgroup>]) -> bool {
+        match slot {
+            slots::HOST => verdict(&self.selector, None) == Verdict::Wanted,
+            _ => slot_is_wanted(&self.selector, in_slot.iter().map(AsRef::as_ref)),
+        }
+    }
+
+    /// Tells of losses, and of being alive if `complete_to` is given.
+    pub(crate) fn report(&mut self, tracker: &Tracker, complete_to: Option<u64>) {
+        let owner = |slot| {
+            let in_slot = tracker.in_slot(slot);
+            let named = in_slot.iter().find(|cgroup| cgroup.names().is_some_and(|names| names.pod.is_some()));
+            named.or(in_slot.first()).map(|cgroup| (**cgroup).clone())
+        };
+        for loss in self.ledger.settle(owner) {
+            self.lost += loss.count;
+            self.outbox.put(&Frame::Loss(loss));
+        }
+        if let Some(complete_to) = complete_to {
+            // Not worth memory while the client does not read.
+            let heartbeat = Heartbeat { clock: Some(clock::now()), complete_to_ns: Some(complete_to) };
+            self.outbox.offer(&[Frame::Heartbeat(heartbeat)]);
+        }
+    }
+
+    /// Forgets what was decided about cgroups: the tracker has news.
+    pub(crate) fn decide_again(&mut self) {
+        self.verdicts.clear();
+    }
+
+    /// Its sums.
+    pub(crate) fn trailer(&self) -> Trailer {
+        Trailer { records: self.sent, lost: self.lost, gaps: self.gaps }
+    }
+}

@@ -1,0 +1,188 @@
+//! The tracker's programs and maps: the kernel's side of following the hierarchy, `bpf/tracker.bpf.c`.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, RingBuffer, RingBufferBuilder};
+
+use super::slots::{self, Slots};
+use crate::error::AgentError;
+use crate::runtime::load::{self, Plan, load};
+
+/// `enum cgroup_level` of `bpf/include/filter.h`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Level {
+    Other = 0,
+    Container = 1,
+    Pod = 2,
+}
+
+/// What the kernel told.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A cgroup was made and put into a slot.
+    Made { id: u64, parent: u64, slot: u32, path: String },
+    /// A cgroup was removed. Its entry stays in the kernel's map.
+    Removed { id: u64 },
+}
+
+/// `enum tracker_trouble`: what went wrong in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// An event found the ring full.
+    EventsFull,
+    /// A cgroup found its map full.
+    CgroupsFull,
+    /// A pod found all slots taken.
+    NoSlot,
+}
+
+const TROUBLES: [Trouble; 3] = [Trouble::EventsFull, Trouble::CgroupsFull, Trouble::NoSlot];
+
+impl Trouble {
+    /// What it means, in words.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::EventsFull => "the tracker's ring was full: containers may have been noticed late",
+            Self::CgroupsFull => "the map of cgroups is full: containers are missing",
+            Self::NoSlot => "all slots are taken: further pods are filtered in the agent instead of the kernel",
+        }
+    }
+}
+
+/// The maps of the filter that every gadget shares.
+pub(crate) struct FilterMaps {
+    pub(crate) cgroups: MapHandle,
+    pub(crate) masks: MapHandle,
+    pub(crate) entering: MapHandle,
+}
+
+/// The programs, attached. Dropping it detaches and unloads them.
+pub(crate) struct Kernel {
+    ring: RingBuffer<'static>,
+    events: Arc<Mutex<VecDeque<Event>>>,
+    troubles: MapHandle,
+    seen_troubles: [u64; TROUBLES.len()],
+    cgroups: MapHandle,
+    _links: Vec<Link>,
+}
+
+/// What [`Kernel::attach`] makes.
+pub(crate) struct Parts {
+    pub(crate) kernel: Kernel,
+    pub(crate) slots: Slots,
+    pub(crate) maps: FilterMaps,
+    /// Readable when there are events.
+    pub(crate) ring: MapHandle,
+}
+
+impl Kernel {
+    /// Loads the programs with room for this many cgroups, fills the free slots, and attaches.
+    ///
+    /// # Errors
+    /// If the kernel refuses something.
+    pub(crate) fn attach(room: u32) -> Result<Parts, AgentError> {
+        let failed = |error: &dyn std::fmt::Display| AgentError::internal("follow the cgroup hierarchy", error);
+        let plan = Plan {
+            object: bpf::object("tracker").unwrap_or_default(),
+            entries: [("cgroups", room), ("masks", slots::COUNT), ("free_slots", slots::COUNT)].into(),
+            ..Plan::default()
+        };
+        let object = load(&plan).map_err(|error| AgentError::Unsupported(error.to_string()))?;
+        let map = |name| load::map(&object, name).map_err(|error| failed(&error));
+        let events = Arc::new(Mutex::new(VecDeque::new()));
+        let sink = Arc::clone(&events);
+        let ring = map("tracker_events")?;
+        let mut builder = RingBufferBuilder::new();
+        let take = move |bytes: &[u8]| {
+            lock(&sink).extend(parse_event(bytes));
+            0
+        };
+        builder.add(&ring, take).map_err(|error| failed(&error))?;
+        let reader = builder.build().map_err(|error| failed(&error))?;
+        let slots = Slots::new(map("masks")?, map("free_slots")?).map_err(|error| failed(&error))?;
+        let maps = FilterMaps { cgroups: map("cgroups")?, masks: map("masks")?, entering: map("entering")? };
+        let links: Result<Vec<Link>, _> = object.progs_mut().map(|program| program.attach()).collect();
+        let kernel = Self {
+            ring: reader,
+            events,
+            troubles: map("troubles")?,
+            seen_troubles: [0; TROUBLES.len()],
+            cgroups: map("cgroups")?,
+            _links: links
+                .map_err(|error| AgentError::Unsupported(format!("cannot attach to cgroup events: {error:#}")))?,
+        };
+        Ok(Parts { kernel, slots, maps, ring })
+    }
+
+    /// All events until now.
+    pub(crate) fn take_events(&self) -> VecDeque<Event> {
+        self.ring.consume_raw();
+        std::mem::take(&mut *lock(&self.events))
+    }
+
+    /// Puts a cgroup into a slot (`struct cgroup_entry`).
+    pub(crate) fn set_entry(&self, cgroup: u64, slot: u32, level: Level) -> libbpf_rs::Result<()> {
+        let entry = [slot.to_ne_bytes(), (level as u32).to_ne_bytes()].concat();
+        self.cgroups.update(&cgroup.to_ne_bytes(), &entry, MapFlags::ANY)
+    }
+
+    /// Takes a cgroup out of the filter. One that is not there is as good as removed.
+    pub(crate) fn remove_entry(&self, cgroup: u64) {
+        let _ = self.cgroups.delete(&cgroup.to_ne_bytes());
+    }
+
+    /// What went wrong since the last call.
+    pub(crate) fn new_troubles(&mut self) -> Vec<Trouble> {
+        let troubles = &self.troubles;
+        let read = |index: usize| {
+            let value = troubles.lookup(&(index as u32).to_ne_bytes(), MapFlags::ANY).ok().flatten()?;
+            value.try_into().ok().map(u64::from_ne_bytes)
+        };
+        let is_new = |(index, seen): (usize, &mut u64)| {
+            let count = read(index).unwrap_or(*seen);
+            (count > std::mem::replace(seen, count)).then_some(TROUBLES[index])
+        };
+        self.seen_troubles.iter_mut().enumerate().filter_map(is_new).collect()
+    }
+}
+
+/// Reads `struct tracker_event`.
+fn parse_event(bytes: &[u8]) -> Option<Event> {
+    let u32_at = |at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
+    let u64_at = |at: usize| Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
+    let id = u64_at(8)?;
+    match u32_at(0)? {
+        0 => {
+            let path = bytes.get(24..)?;
+            let path = String::from_utf8_lossy(path.strip_suffix(b"\0").unwrap_or(path)).into_owned();
+            Some(Event::Made { id, parent: u64_at(16)?, slot: u32_at(4)?, path })
+        }
+        1 => Some(Event::Removed { id }),
+        _ => None,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn events_are_read_as_the_kernel_writes_them() {
+        let bytes = [&0u32.to_ne_bytes()[..], &5u32.to_ne_bytes(), &7u64.to_ne_bytes(), &3u64.to_ne_bytes(), b"/a/b\0"];
+        let Some(Event::Made { id, parent, slot, path }) = parse_event(&bytes.concat()) else { panic!("no event") };
+        assert_eq!((id, parent, slot, path.as_str()), (7, 3, 5, "/a/b"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_event_is_read_or_passed_over(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = parse_event(&bytes);
+        }
+    }
+}

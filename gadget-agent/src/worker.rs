@@ -1,0 +1,268 @@
+//! The thread of one instance: takes records out of its ring and hands them to its members.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use gadgets::record::{HEADER_SIZE, Header};
+use gadgets::schema::Schema;
+use gadgets::wire::{Frame, Stage};
+
+use crate::clock;
+use crate::error::AgentError;
+use crate::instance::{Command, Instances, Key};
+use crate::loss::KernelLoss;
+use crate::member::Member;
+use crate::pods::cgroup::{Cgroup, Naming};
+use crate::pods::slots;
+use crate::pods::tracker::Tracker;
+use crate::runtime::attach::Attached;
+use crate::runtime::load;
+use crate::runtime::ring::{Alarm, Ring};
+
+/// Bytes of records that are held back until their container has a name.
+const HELD_BYTES: usize = 8 << 20;
+/// How long records may gather in the ring while they keep coming.
+const NAP: Duration = Duration::from_millis(10);
+/// How often losses are read and heartbeats are sent.
+const TICK: Duration = Duration::from_millis(500);
+/// A record's time is taken a moment before it can be read. What is older than this has arrived.
+const SETTLED_NS: u64 = 10_000_000;
+
+/// Owns everything that an instance has loaded; dropping it unloads it.
+pub(crate) struct Worker {
+    instances: Arc<Instances>,
+    tracker: Arc<Tracker>,
+    key: Key,
+    bit: u32,
+    inbox: Receiver<Command>,
+    ring: Ring,
+    _attached: Attached,
+    stream_sizes: HashMap<u16, u32>,
+    kernel_loss: KernelLoss,
+    members: Vec<Member>,
+    /// What the tracker said, as of `generation`.
+    cgroups: HashMap<u64, Option<Arc<Cgroup>>>,
+    generation: u64,
+    /// Records out of the ring, back to back.
+    records: Vec<u8>,
+    /// Records of containers whose names are not known yet.
+    held: VecDeque<Vec<u8>>,
+    held_bytes: usize,
+    gaps_seen: u64,
+}
+
+impl Worker {
+    /// The worker of an instance that was just attached.
+    pub(crate) fn new(
+        instances: Arc<Instances>,
+        tracker: Arc<Tracker>,
+        attached: Attached,
+        schema: &Schema,
+        key: Key,
+        bit: u32,
+        inbox: Receiver<Command>,
+    ) -> Result<Self, AgentError> {
+        let map = |name| {
+            load::map(&attached.object, name).map_err(|error| AgentError::internal("use the gadget's maps", error))
+        };
+        Ok(Self {
+            ring: Ring::new(&map("events")?, map("gadget_reader")?)?,
+            kernel_loss: KernelLoss::new(map("gadget_lost")?),
+            gaps_seen: tracker.gaps(u64::MAX).1,
+            instances,
+            tracker,
+            key,
+            bit,
+            inbox,
+            _attached: attached,
+            stream_sizes: schema.streams.iter().map(|stream| (stream.id, stream.size)).collect(),
+            members: Vec::new(),
+            cgroups: HashMap::new(),
+            generation: 0,
+            records: Vec::new(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+        })
+    }
+
+    /// What wakes it to look at its inbox.
+    pub(crate) fn alarm(&self) -> Alarm {
+        self.ring.alarm()
+    }
+
+    /// Works until nobody is a member any more.
+    pub(crate) fn run(mut self) {
+        let mut last_tick = Instant::now();
+        loop {
+            let drained_to = clock::boot_ns();
+            let taken = self.drain();
+            self.obey(drained_to);
+            if self.members.is_empty() && self.end() {
+                return;
+            }
+            if last_tick.elapsed() >= TICK {
+                last_tick = Instant::now();
+                self.tick(drained_to);
+            }
+            if taken > 0 || !self.held.is_empty() {
+                self.ring.nap(NAP);
+            } else {
+                self.ring.sleep(TICK);
+            }
+        }
+    }
+
+    /// Ends if nobody has joined meanwhile.
+    fn end(&mut self) -> bool {
+        let instances = Arc::clone(&self.instances);
+        let (key, bit) = (self.key.clone(), self.bit);
+        instances.remove_if(&key, bit, || {
+            self.obey(clock::boot_ns());
+            self.members.is_empty()
+        })
+    }
+
+    fn obey(&mut self, drained_to: u64) {
+        while let Ok(command) = self.inbox.try_recv() {
+            self.obey_one(command, drained_to);
+        }
+    }
+
+    fn obey_one(&mut self, command: Command, drained_to: u64) {
+        match command {
+            Command::Join(member) => self.members.push(*member),
+            Command::Leave { member, finish } => {
+                if finish {
+                    // All that happened before now is in the ring: once round, and what was lost, and it is complete.
+                    self.drain();
+                    self.tick(drained_to);
+                }
+                let Some(at) = self.members.iter().position(|candidate| candidate.id == member) else { return };
+                let mut member = self.members.swap_remove(at);
+                if finish {
+                    member.report(&self.tracker, None);
+                    member.outbox.put(&Frame::Trailer(member.trailer()));
+                }
+                member.outbox.close();
+            }
+        }
+        let wanted = self.members.iter().map(|member| member.selector.clone()).collect();
+        self.tracker.set_interest(self.bit, Some(wanted));
+        self.members.iter_mut().for_each(Member::greet);
+    }
+
+    /// Hands out all that is in the ring now. Returns how many records that were.
+    fn drain(&mut self) -> usize {
+        let generation = self.tracker.generation();
+        if generation != self.generation {
+            self.generation = generation;
+            self.cgroups.clear();
+            self.members.iter_mut().for_each(Member::decide_again);
+        }
+        self.hand_out_held();
+        let mut total = 0;
+        let most = self.key.ring_bytes as usize / HEADER_SIZE;
+        let mut records = std::mem::take(&mut self.records);
+        loop {
+            records.clear();
+            let taken = self.ring.take(&mut records);
+            self.hand_out(&records);
+            total += taken;
+            // The ring may fill as fast as it is read, and commands must not wait for ever.
+            if taken == 0 || total > most {
+                break;
+            }
+        }
+        self.records = records;
+        self.members.iter_mut().for_each(Member::flush);
+        total
+    }
+
+    fn hand_out(&mut self, records: &[u8]) {
+        let mut rest = records;
+        while let Ok(header) = Header::read(rest) {
+            let (record, tail) = rest.split_at(header.size as usize);
+            rest = tail;
+            if self.stream_sizes.get(&header.stream).is_none_or(|size| header.size < *size) {
+                tracing::error!("{}: a record of stream {} is malformed", self.key.gadget, header.stream);
+                continue;
+            }
+            let cgroup = self.cgroup(&header);
+            if is_pending(cgroup.as_deref()) {
+                self.hold(&header, record);
+            } else {
+                self.deliver(&header, record, cgroup.as_ref());
+            }
+        }
+    }
+
+    fn cgroup(&mut self, header: &Header) -> Option<Arc<Cgroup>> {
+        if header.slot == slots::HOST {
+            return None;
+        }
+        let tracker = &self.tracker;
+        self.cgroups.entry(header.cgroup).or_insert_with(|| tracker.get(header.cgroup)).clone()
+    }
+
+    fn deliver(&mut self, header: &Header, record: &[u8], cgroup: Option<&Arc<Cgroup>>) {
+        for member in &mut self.members {
+            member.take(header, record, cgroup);
+        }
+    }
+
+    fn hold(&mut self, header: &Header, record: &[u8]) {
+        if self.held_bytes + record.len() > HELD_BYTES {
+            for member in &mut self.members {
+                member.ledger.add(Stage::AgentQueue, "too many records of containers without a name", header.slot, 1);
+            }
+            return;
+        }
+        self.held_bytes += record.len();
+        self.held.push_back(record.to_vec());
+    }
+
+    /// Hands out what was held back, as far as its containers are known by now.
+    fn hand_out_held(&mut self) {
+        self.held_bytes = 0;
+        for record in std::mem::take(&mut self.held) {
+            let Ok(header) = Header::read(&record) else { continue };
+            let cgroup = self.cgroup(&header);
+            if is_pending(cgroup.as_deref()) {
+                self.held_bytes += record.len();
+                self.held.push_back(record);
+            } else {
+                self.deliver(&header, &record, cgroup.as_ref());
+            }
+        }
+    }
+
+    /// Tells the members what was lost, and that the agent lives.
+    fn tick(&mut self, drained_to: u64) {
+        let tracker = &self.tracker;
+        for (slot, count) in self.kernel_loss.read() {
+            let in_slot = tracker.in_slot(slot);
+            for member in &mut self.members {
+                if member.wants_slot(slot, &in_slot) {
+                    member.ledger.add(Stage::KernelRing, "the ring was full", slot, count);
+                }
+            }
+        }
+        let (gaps, seen) = tracker.gaps(self.gaps_seen);
+        self.gaps_seen = seen;
+        let held_from = self.held.front().and_then(|record| Header::read(record).ok()).map(|header| header.time);
+        let complete_to = drained_to.saturating_sub(SETTLED_NS).min(held_from.unwrap_or(u64::MAX));
+        for member in &mut self.members {
+            for gap in &gaps {
+                member.gaps += 1;
+                member.outbox.put(&Frame::Gap(gap.clone()));
+            }
+            member.report(tracker, Some(complete_to));
+        }
+    }
+}
+
+fn is_pending(cgroup: Option<&Cgroup>) -> bool {
+    cgroup.is_some_and(|cgroup| matches!(cgroup.naming, Naming::Pending { .. }))
+}
