@@ -33,6 +33,8 @@ GADGET_STREAM(events, struct exec, 0);
 
 /* Records are built here: too large for the stack. Its programs run in task context, one at a time on a CPU. */
 struct exec_buffer {
+	__u32 used; /* bytes of arguments so far, */
+	bool cut;   /* and whether any are missing: exec_failed only */
 	struct exec exec;
 	char tails[FILE_MAX + ARGS_MAX + ARG_MAX];
 };
@@ -116,12 +118,14 @@ int BPF_PROG(exec_started, struct task_struct *task, int old_pid, struct linux_b
 	return 0;
 }
 
-/* The arguments of a start that failed: from the caller's memory, one by one. Stops at the first that is not whole. */
+/*
+ * The arguments of a start that failed: from the caller's memory, one by one. Stops at the first that is not whole. The
+ * loop's state is kept in the buffer: in registers, the verifier would follow what comes after for every way out.
+ */
 static __always_inline void exec_failed(int ret, const char *filename, const char *const *argv)
 {
-	__u32 file, used = 0, limit = args_bytes;
+	__u32 file, used, limit = args_bytes;
 	struct exec_buffer *b;
-	bool cut = true;
 	int i;
 
 	b = exec_begin(ret);
@@ -130,6 +134,8 @@ static __always_inline void exec_failed(int ret, const char *filename, const cha
 
 	file = exec_set_file(b, bpf_probe_read_user_str(b->tails, FILE_MAX, filename));
 
+	b->used = 0;
+	b->cut = true;
 	for (i = 0; i < ARGC_MAX; i++) {
 		const char *arg = NULL;
 		long length;
@@ -138,27 +144,28 @@ static __always_inline void exec_failed(int ret, const char *filename, const cha
 		if (argv && bpf_probe_read_user(&arg, sizeof(arg), &argv[i]))
 			break;
 		if (!arg) {
-			cut = false;
+			b->cut = false;
 			break;
 		}
+		used = b->used;
 		if (used >= limit || used >= ARGS_MAX)
 			break;
 		length = bpf_probe_read_user_str(b->tails + file + used, ARG_MAX, arg);
 		if (length <= 0)
 			break;
-		used += length;
+		b->used = used + length;
 		if (length == ARG_MAX && (bpf_probe_read_user(&next, 1, arg + ARG_MAX - 1) || next))
 			break;
 	}
+
+	used = b->used;
+	if (limit > ARGS_MAX)
+		limit = ARGS_MAX;
 	if (used > limit) {
 		used = limit;
-		cut = true;
+		b->cut = true;
 	}
-	if (used > ARGS_MAX) {
-		used = ARGS_MAX;
-		cut = true;
-	}
-	exec_send(b, file, used, cut);
+	exec_send(b, file, used, b->cut);
 }
 
 SEC("tracepoint/syscalls/sys_exit_execve")

@@ -142,6 +142,14 @@ impl Worker {
                 let Some(at) = self.members.iter().position(|candidate| candidate.id == member) else { return };
                 let mut member = self.members.swap_remove(at);
                 if finish {
+                    for header in self.held.iter().filter_map(|record| Header::read(record).ok()) {
+                        member.ledger.add(
+                            Stage::AgentQueue,
+                            "the run ended before its container had a name",
+                            header.slot,
+                            1,
+                        );
+                    }
                     member.report(&self.tracker, None);
                     member.outbox.put(&Frame::Trailer(member.trailer()));
                 }
