@@ -7,12 +7,25 @@
  */
 #include "filter.h"
 
+#define NAME_MAX 128
+
 /* Slots that nobody uses. User space puts them in; their masks are all ones, so a new pod's events flow at once. */
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);
 	__uint(max_entries, 1); /* set by the agent: the number of slots */
 	__type(value, __u32);
 } free_slots SEC(".maps");
+
+/*
+ * Names of directories that are to go to a slot though nothing else says so: those of cgroups that a user named, should
+ * they be made anew. The name alone is no proof; user space takes out what has the name and is elsewhere.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, char[NAME_MAX]);
+	__type(value, __u32);
+} names SEC(".maps");
 
 enum tracker_event_kind {
 	CGROUP_MADE = 0,
@@ -26,6 +39,8 @@ struct tracker_event {
 	__u32 slot;
 	__u64 cgroup;
 	__u64 parent;
+	__u32 level; /* enum cgroup_level */
+	__u32 fresh; /* the slot was taken for this cgroup: nobody else is in it */
 	char path[PATH_MAX]; /* from the hierarchy's root; as long as it is */
 };
 
@@ -33,8 +48,6 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
 } tracker_events SEC(".maps");
-
-#define NAME_MAX 128
 
 /* Too large for the stack. */
 struct tracker_buffer {
@@ -115,14 +128,15 @@ static __always_inline __u32 level_of_name(struct tracker_buffer *b, const char 
 
 /*
  * A cgroup inside a pod belongs to the pod; a container's outside pods to the container, unless it is a pod of a node
- * that runs in a container; anything else to whatever its parent belongs to (a cgroup that a user named, or nothing).
+ * that runs in a container; anything else to whatever its parent belongs to (a cgroup that a user named, or nothing), or to what its name says.
  */
 static __always_inline bool place(struct tracker_buffer *b, struct cgroup *cgroup, __u64 parent_id,
 				  struct cgroup_entry *entry)
 {
 	struct cgroup_entry *parent = bpf_map_lookup_elem(&cgroups, &parent_id);
-	__u32 level;
+	__u32 level, *slot;
 
+	b->event.fresh = false;
 	if (parent && parent->level == LEVEL_POD) {
 		*entry = *parent;
 		return true;
@@ -133,12 +147,19 @@ static __always_inline bool place(struct tracker_buffer *b, struct cgroup *cgrou
 		if (bpf_map_pop_elem(&free_slots, &entry->slot)) {
 			entry->slot = SLOT_SHARED;
 			count_trouble(TROUBLE_NO_SLOT);
+		} else {
+			b->event.fresh = true;
 		}
 		return true;
 	}
-	if (!parent)
+	if (parent) {
+		*entry = *parent;
+		return true;
+	}
+	slot = bpf_map_lookup_elem(&names, b->name);
+	if (!slot)
 		return false;
-	*entry = *parent;
+	entry->slot = *slot;
 	return true;
 }
 
@@ -184,6 +205,7 @@ int BPF_PROG(cgroup_made, struct cgroup *cgroup, const char *path)
 		return 0;
 	if (bpf_map_update_elem(&cgroups, &id, &entry, BPF_ANY))
 		count_trouble(TROUBLE_CGROUPS_FULL);
+	b->event.level = entry.level;
 	tell(&b->event, CGROUP_MADE, id, parent_id, entry.slot, path);
 	return 0;
 }
@@ -223,9 +245,9 @@ SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(task_moved, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)
 {
 	struct entry_mark mark = {};
-	struct cgroup_entry *entry;
+	struct cgroup_entry *entry, *movers;
 	__u32 tgid = task->tgid;
-	__u64 id;
+	__u64 id, movers_id;
 
 	/* A process that moves itself is no runtime. */
 	if (!is_unified(cgroup) || tgid == bpf_get_current_pid_tgid() >> 32)
@@ -233,6 +255,11 @@ int BPF_PROG(task_moved, struct cgroup *cgroup, const char *path, struct task_st
 	id = cgroup->kn->id;
 	entry = bpf_map_lookup_elem(&cgroups, &id);
 	if (!entry || entry->level == LEVEL_OTHER)
+		return 0;
+	/* Nor is one that sits inside: nothing that a container does may hide what it does next. */
+	movers_id = bpf_get_current_cgroup_id();
+	movers = bpf_map_lookup_elem(&cgroups, &movers_id);
+	if (movers && movers->slot == entry->slot)
 		return 0;
 	mark.runtime_mntns = mount_namespace((struct task_struct *)bpf_get_current_task());
 	bpf_map_update_elem(&entering, &tgid, &mark, BPF_ANY);

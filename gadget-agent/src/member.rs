@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gadgets::record::{FLAG_SETUP, Header};
 use gadgets::spec::Selector;
-use gadgets::wire::{Dictionary, Frame, Heartbeat, Stage, Trailer};
+use gadgets::wire::{Dictionary, Frame, Gap, Heartbeat, Stage, Trailer};
 
 use crate::clock;
 use crate::loss::Ledger;
@@ -33,11 +33,13 @@ pub(crate) struct Member {
     told: HashMap<u64, Arc<Cgroup>>,
     /// What it must know before the batch.
     untold: Vec<Arc<Cgroup>>,
+    /// What it may forget.
+    gone: Vec<u64>,
     batch: Vec<u8>,
     in_batch: u64,
     sent: u64,
     lost: u64,
-    pub(crate) gaps: u64,
+    gaps: u64,
     pub(crate) ledger: Ledger,
 }
 
@@ -51,6 +53,7 @@ impl Member {
             verdicts: HashMap::new(),
             told: HashMap::new(),
             untold: Vec::new(),
+            gone: Vec::new(),
             batch: Vec::with_capacity(BATCH_BYTES),
             in_batch: 0,
             sent: 0,
@@ -65,17 +68,17 @@ impl Member {
         self.greeting.drain(..).for_each(|frame| self.outbox.put(&frame));
     }
 
-    /// Takes a record if it is wanted.
-    pub(crate) fn take(&mut self, header: &Header, record: &[u8], cgroup: Option<&Arc<Cgroup>>) {
-        if header.flags & FLAG_SETUP != 0 && !self.selector.machinery {
-            return;
+    /// Takes a record if it is wanted. Returns whether the session has no further claim to it.
+    pub(crate) fn take(&mut self, header: &Header, record: &[u8], cgroup: Option<&Arc<Cgroup>>) -> bool {
+        if self.hides(header) {
+            return true;
         }
         let id = cgroup.map_or(0, |cgroup| cgroup.id);
         let selector = &self.selector;
         let wanted =
             *self.verdicts.entry(id).or_insert_with(|| verdict(selector, cgroup.map(AsRef::as_ref)) == Verdict::Wanted);
         if !wanted {
-            return;
+            return false;
         }
         if let Some(cgroup) = cgroup
             && self.told.get(&id).is_none_or(|told| !Arc::ptr_eq(told, cgroup))
@@ -88,6 +91,12 @@ impl Member {
         if self.batch.len() >= BATCH_BYTES {
             self.flush();
         }
+        true
+    }
+
+    /// Whether a record is of the machinery, which this session does not want to see.
+    pub(crate) fn hides(&self, header: &Header) -> bool {
+        header.flags & FLAG_SETUP != 0 && !self.selector.machinery
     }
 
     /// Sends the batch, or counts its records as lost if the client does not keep up.
@@ -96,13 +105,19 @@ impl Member {
             return;
         }
         let dictionary = |cgroups: &[Arc<Cgroup>]| {
-            Frame::Dictionary(Dictionary { cgroups: cgroups.iter().map(|cgroup| cgroup.entry()).collect() })
+            let cgroups = cgroups.iter().map(|cgroup| cgroup.entry()).collect();
+            Frame::Dictionary(Dictionary { cgroups, ..Dictionary::default() })
         };
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_BYTES));
         let mut frames: Vec<Frame> = self.untold.chunks(ENTRIES).map(dictionary).collect();
+        if !self.gone.is_empty() {
+            let gone = self.gone.clone();
+            frames.insert(0, Frame::Dictionary(Dictionary { gone, ..Dictionary::default() }));
+        }
         frames.push(Frame::Batch(batch));
         if self.outbox.offer(&frames) {
             self.untold.clear();
+            self.gone.clear();
             self.sent += self.in_batch;
         } else if let Some(Frame::Batch(batch)) = frames.pop() {
             let mut rest = batch.as_slice();
@@ -118,6 +133,9 @@ impl Member {
     pub(crate) fn wants_slot(&self, slot: u32, in_slot: &[Arc<Cgroup>]) -> bool {
         match slot {
             slots::HOST => verdict(&self.selector, None) == Verdict::Wanted,
+            // Nobody knows whose they were: better told to one session too many.
+            slots::SHARED => true,
+            _ if in_slot.is_empty() => true,
             _ => slot_is_wanted(&self.selector, in_slot.iter().map(AsRef::as_ref)),
         }
     }
@@ -125,13 +143,19 @@ impl Member {
     /// Tells of losses, and of being alive if `complete_to` is given.
     pub(crate) fn report(&mut self, tracker: &Tracker, complete_to: Option<u64>) {
         let owner = |slot| {
+            if slot == slots::SHARED {
+                return None;
+            }
             let in_slot = tracker.in_slot(slot);
             let named = in_slot.iter().find(|cgroup| cgroup.names().is_some_and(|names| names.pod.is_some()));
             named.or(in_slot.first()).map(|cgroup| (**cgroup).clone())
         };
-        for loss in self.ledger.settle(owner) {
-            self.lost += loss.count;
-            self.outbox.put(&Frame::Loss(loss));
+        // While the client does not read, losses add up here instead of piling up there; the end tells all of them.
+        if complete_to.is_none() || self.outbox.has_room() {
+            for loss in self.ledger.settle(owner) {
+                self.lost += loss.count;
+                self.outbox.put(&Frame::Loss(loss));
+            }
         }
         if let Some(complete_to) = complete_to {
             // Not worth memory while the client does not read.
@@ -141,8 +165,17 @@ impl Member {
     }
 
     /// Forgets what was decided about cgroups: the tracker has news.
-    pub(crate) fn decide_again(&mut self) {
+    pub(crate) fn decide_again(&mut self, tracker: &Tracker) {
         self.verdicts.clear();
+        let gone: Vec<u64> = self.told.keys().copied().filter(|id| !tracker.remembers(*id)).collect();
+        gone.iter().for_each(|id| _ = self.told.remove(id));
+        self.gone.extend(gone);
+    }
+
+    /// Tells of a time in which records may be missing.
+    pub(crate) fn tell_gap(&mut self, gap: &Gap) {
+        self.gaps += 1;
+        self.outbox.put(&Frame::Gap(gap.clone()));
     }
 
     /// Its sums.

@@ -58,6 +58,11 @@ impl Outbox {
         }
     }
 
+    /// Whether something that can wait should be put in now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.lock().bytes < LIMIT
+    }
+
     /// Says that nothing more will come. What waits is still written.
     pub(crate) fn close(&self) {
         self.lock().closed = true;

@@ -1,7 +1,7 @@
 //! The agent as a whole, and the socket on which the daemon serves sessions.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,8 +73,14 @@ impl Listener {
         if UnixStream::connect(path).is_ok() {
             bail!("another agent serves {}: end it first, or give another --socket", path.display());
         }
-        // Left behind by one that was killed.
-        let _ = fs::remove_file(path);
+        match fs::symlink_metadata(path) {
+            // Left behind by one that was killed.
+            Ok(found) if found.file_type().is_socket() => {
+                fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+            Ok(_) => bail!("{} exists and is no socket: give another --socket", path.display()),
+            Err(_) => {}
+        }
         let socket = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .with_context(|| format!("cannot protect {}", path.display()))?;

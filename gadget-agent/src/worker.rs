@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use gadgets::record::{HEADER_SIZE, Header};
 use gadgets::schema::Schema;
-use gadgets::wire::{Frame, Stage};
+use gadgets::wire::{Frame, Gap, Stage};
 
 use crate::clock;
 use crate::error::AgentError;
@@ -142,14 +142,7 @@ impl Worker {
                 let Some(at) = self.members.iter().position(|candidate| candidate.id == member) else { return };
                 let mut member = self.members.swap_remove(at);
                 if finish {
-                    for header in self.held.iter().filter_map(|record| Header::read(record).ok()) {
-                        member.ledger.add(
-                            Stage::AgentQueue,
-                            "the run ended before its container had a name",
-                            header.slot,
-                            1,
-                        );
-                    }
+                    self.hand_out_unnamed(&mut member);
                     member.report(&self.tracker, None);
                     member.outbox.put(&Frame::Trailer(member.trailer()));
                 }
@@ -167,7 +160,7 @@ impl Worker {
         if generation != self.generation {
             self.generation = generation;
             self.cgroups.clear();
-            self.members.iter_mut().for_each(Member::decide_again);
+            self.members.iter_mut().for_each(|member| member.decide_again(&self.tracker));
         }
         self.hand_out_held();
         let mut total = 0;
@@ -222,7 +215,7 @@ impl Worker {
 
     fn hold(&mut self, header: &Header, record: &[u8]) {
         if self.held_bytes + record.len() > HELD_BYTES {
-            for member in &mut self.members {
+            for member in self.members.iter_mut().filter(|member| !member.hides(header)) {
                 member.ledger.add(Stage::AgentQueue, "too many records of containers without a name", header.slot, 1);
             }
             return;
@@ -246,6 +239,25 @@ impl Worker {
         }
     }
 
+    /// Hands out what is held back to a member that ends: without names, as far as it is wanted without.
+    fn hand_out_unnamed(&self, member: &mut Member) {
+        let mut doubtful = 0;
+        for record in &self.held {
+            let Ok(header) = Header::read(record) else { continue };
+            let pending = self.tracker.get(header.cgroup);
+            let unnamed = pending.map(|cgroup| Arc::new(cgroup.without_names()));
+            if !member.take(&header, record, unnamed.as_ref()) {
+                doubtful += 1;
+            }
+        }
+        member.flush();
+        if doubtful > 0 {
+            let (from_ns, to_ns) = (clock::boot_ns(), clock::boot_ns());
+            let reason = format!("{doubtful} events are of containers that had no name when the run ended");
+            member.tell_gap(&Gap { from_ns, to_ns, reason });
+        }
+    }
+
     /// Tells the members what was lost, and that the agent lives.
     fn tick(&mut self, drained_to: u64) {
         let tracker = &self.tracker;
@@ -262,10 +274,7 @@ impl Worker {
         let held_from = self.held.front().and_then(|record| Header::read(record).ok()).map(|header| header.time);
         let complete_to = drained_to.saturating_sub(SETTLED_NS).min(held_from.unwrap_or(u64::MAX));
         for member in &mut self.members {
-            for gap in &gaps {
-                member.gaps += 1;
-                member.outbox.put(&Frame::Gap(gap.clone()));
-            }
+            gaps.iter().for_each(|gap| member.tell_gap(gap));
             member.report(tracker, Some(complete_to));
         }
     }

@@ -123,6 +123,22 @@ pub fn escape(text: &[u8], out: &mut String) {
     }
 }
 
+/// The same JSON with characters that a terminal would obey, or that hide or reorder what is around them, as `\u`
+/// escapes. Outside of strings JSON has none of them, so nothing else changes.
+pub fn safe_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_control() || is_invisible(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
 /// Characters that change how others look, or look like nothing (Unicode's Cf, Zl and Zp as far as they matter here).
 fn is_invisible(character: char) -> bool {
     matches!(character,
@@ -239,6 +255,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn safe_json_says_the_same(text in "\\PC{0,16}|[\u{0}-\u{a0}\u{200b}-\u{202e}\u{e0001}]{0,16}") {
+            let json = serde_json::to_string(&text).expect("text");
+            let safe = safe_json(&json);
+            prop_assert!(!safe.chars().any(|c| c.is_control() || is_invisible(c)));
+            prop_assert_eq!(serde_json::from_str::<String>(&safe).expect("JSON"), text);
+        }
+
         #[test]
         fn cells_hold_one_harmless_line(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let cell = cell(&text(&bytes), Kind::Text);

@@ -114,6 +114,9 @@ pub struct Dictionary {
     /// A later entry for the same cgroup replaces the earlier.
     #[serde(default)]
     pub cgroups: Vec<CgroupEntry>,
+    /// Ids that can be forgotten: none of these cgroups exists any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<u64>,
 }
 
 /// Who a cgroup belongs to. What is not known is left out.
@@ -452,7 +455,7 @@ mod tests {
         vec![
             Frame::Hello(Box::new(Hello { version: VERSION, run: Some(run), ..Hello::default() })),
             Frame::Schema(schema),
-            Frame::Dictionary(Dictionary { cgroups: vec![entry] }),
+            Frame::Dictionary(Dictionary { cgroups: vec![entry], gone: vec![6] }),
             Frame::Batch(vec![0, 1, 2, 255]),
             Frame::Loss(loss),
             Frame::Gap(Gap { from_ns: 1, to_ns: 2, reason: "why".into() }),

@@ -5,7 +5,7 @@
 //! | 0 | done; also if whoever read the output went away |
 //! | 1 | something failed, or the stream is incomplete |
 //! | 2 | the command line makes no sense |
-//! | 3 | events were lost, and `--fail-on-loss` was given |
+//! | 3 | events were lost or may be missing, and `--fail-on-loss` was given |
 //! | 130, 143 | ended by SIGINT (Ctrl-C), SIGTERM, after everything was cleaned up |
 
 use std::process::ExitCode;

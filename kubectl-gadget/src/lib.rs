@@ -21,7 +21,10 @@ pub fn main(catalogue: Catalogue) -> ExitCode {
     match cli::run(catalogue) {
         Ok(end) => end.code(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // It may quote an agent, or what was typed.
+            let mut line = String::new();
+            gadgets::format::escape(format!("error: {error:#}").as_bytes(), &mut line);
+            eprintln!("{line}");
             exit::code_of(&error)
         }
     }

@@ -65,10 +65,10 @@ pub(crate) fn run(local: Local, run: Run) -> anyhow::Result<End> {
     if ending == Ending::BrokenOff {
         bail!("the stream is incomplete: the agent ended without saying that this was all");
     }
-    if totals.mismatch() {
-        bail!("the stream is incomplete: {} events came of {} that the agent sent", totals.events, totals.sent);
+    if let (false, Some(sent)) = (totals.complete(), &totals.trailer) {
+        bail!("the stream is incomplete: {} events came of {} that the agent sent", totals.events, sent.records);
     }
-    Ok(if end == End::Done && fail_on_loss && totals.lost > 0 { End::Lost } else { end })
+    Ok(if end == End::Done && fail_on_loss && totals.lost + totals.gaps > 0 { End::Lost } else { end })
 }
 
 /// How receiving ended.

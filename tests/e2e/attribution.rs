@@ -125,6 +125,42 @@ fn any_cgroup_can_be_named_and_those_made_in_it_belong_to_it() {
 }
 
 #[test]
+fn a_cgroup_that_was_named_is_followed_when_it_is_made_anew() {
+    let _loads = loads_programs();
+    let cgroups = Cgroups::new("anew");
+    let path = cgroups.make("/unit");
+    cgroups.make("/elsewhere");
+    let client = Client::start(&["execsnoop", "--cgroup", &path]);
+    cgroups.run("/unit", "/bin/true 1");
+    fs::remove_dir(cgroups.directory("/unit")).unwrap();
+    cgroups.make("/unit/below");
+    cgroups.make("/elsewhere/unit");
+    for (below, token) in [("/unit", "2"), ("/unit/below", "3"), ("/elsewhere/unit", "4")] {
+        cgroups.run(below, &format!("/bin/true {token}"));
+    }
+    assert_eq!(args(&client.stop()), ["1", "2", "3"]);
+}
+
+#[test]
+fn a_container_cannot_hide_what_it_does_by_moving_it() {
+    let _loads = loads_programs();
+    let cgroups = Cgroups::new("hide");
+    let path = cgroups.make(&format!("/kubepods/pod{}/{}", "d".repeat(32), "e".repeat(64)));
+    let below = path.strip_prefix(&cgroups.path("")).unwrap().to_owned();
+    cgroups.make(&format!("{below}/sub"));
+    let client = Client::start(&["execsnoop", "--cgroup", &path]);
+    let sub = cgroups.directory(&below).join("sub/cgroup.procs");
+    let fifo = std::env::temp_dir().join(&cgroups.name);
+    let script = format!(
+        "mkfifo {fifo}; (read go; /bin/true moved) <{fifo} & exec 3>{fifo}; echo $! >{sub}; echo go >&3; wait $!; rm {fifo}",
+        fifo = fifo.display(),
+        sub = sub.display()
+    );
+    cgroups.run(&below, &script);
+    assert!(args(&client.stop()).contains(&"moved".to_owned()));
+}
+
+#[test]
 fn a_runtimes_steps_before_the_program_are_marked_and_hidden() {
     let _loads = loads_programs();
     let cgroups = Cgroups::new("setup");

@@ -227,4 +227,9 @@ fn a_second_daemon_on_a_socket() {
     let output = Command::new(dist("gadget-agent")).args(["daemon", "--socket", daemon.socket()]).output().unwrap();
     check(output, 1, &["another agent serves"], "second daemon");
     assert!(Path::new(daemon.socket()).exists());
+
+    let file = temporary("precious", b"data", 0o600);
+    let output = Command::new(dist("gadget-agent")).args(["daemon", "--socket"]).arg(&file).output().unwrap();
+    check(output, 1, &["exists and is no socket"], "a file in the socket's place");
+    assert_eq!(std::fs::read(file).unwrap(), b"data");
 }

@@ -39,6 +39,11 @@ impl Cgroup {
         }
     }
 
+    /// The same, with nothing more to be expected of its names.
+    pub(crate) fn without_names(&self) -> Self {
+        Self { naming: Naming::Done(Names::default()), ..self.clone() }
+    }
+
     /// The container's name; outside pods, or if nobody says, its id.
     fn container(&self) -> Option<String> {
         let id = self.identity.as_ref()?.container_id.as_ref()?;

@@ -1,6 +1,6 @@
 //! What is known of the hierarchy: whose each cgroup is, which slot it is in, and who wants that slot.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -11,7 +11,7 @@ use gadgets::spec::Selector;
 
 use super::bundle::{Bundles, Names};
 use super::cgroup::{Cgroup, Naming};
-use super::kernel::{Event, Kernel, Level, Trouble};
+use super::kernel::{Event, Kernel, Level, Placed, Trouble};
 use super::path::identify;
 use super::selection::{Verdict, is_within, slot_is_wanted, verdict};
 use super::slots::{self, Slots};
@@ -31,10 +31,17 @@ pub(crate) struct Directory {
     pending: Vec<u64>,
     /// Cgroups that are gone, and when to forget them.
     removed: VecDeque<(Instant, u64)>,
-    /// What users named, and how many sessions did.
-    followed: BTreeMap<String, usize>,
+    /// What users named, by path.
+    followed: BTreeMap<String, Followed>,
     /// What each instance's sessions want, by the instance's bit.
     interests: BTreeMap<u32, Vec<Selector>>,
+}
+
+/// A cgroup that users named.
+struct Followed {
+    slot: u32,
+    /// How many named it.
+    sessions: usize,
 }
 
 impl Directory {
@@ -84,32 +91,82 @@ impl Directory {
         self.set_mask(slots::HOST);
     }
 
-    /// Follows the cgroup at this path and all below, until [`Directory::unfollow`].
+    /// Follows the cgroup at this path and all below, also if it is made anew, until [`Directory::unfollow`].
     pub(crate) fn follow(&mut self, path: &str, hierarchy: &Path) {
-        *self.followed.entry(path.to_owned()).or_default() += 1;
+        if let Some(followed) = self.followed.get_mut(path) {
+            followed.sessions += 1;
+            return;
+        }
+        let unit = self.followed_ancestor(path).unwrap_or_else(|| path.to_owned());
+        let slot = self.slots.of_unit(&unit, None);
+        self.slots.pin(slot);
+        self.followed.insert(path.to_owned(), Followed { slot, sessions: 1 });
+        if let Err(error) = self.kernel.set_name(name_of(path), Some(slot)) {
+            tracing::warn!("{path} will not be followed if it is made anew: {error}");
+        }
         self.merge_walk(hierarchy);
     }
 
     /// Takes back one [`Directory::follow`].
     pub(crate) fn unfollow(&mut self, path: &str) {
-        let Some(count) = self.followed.get_mut(path) else { return };
-        *count -= 1;
-        if *count > 0 {
+        let Some(followed) = self.followed.get_mut(path) else { return };
+        followed.sessions -= 1;
+        if followed.sessions > 0 {
             return;
         }
+        let slot = followed.slot;
         self.followed.remove(path);
+        let shared = self.followed.iter().find(|(other, _)| name_of(other) == name_of(path));
+        // The name may serve another path that is followed; if it is not there, there is nothing to take back.
+        let _ = self.kernel.set_name(name_of(path), shared.map(|(_, other)| other.slot));
         let is_left =
             |cgroup: &&Arc<Cgroup>| cgroup.identity.is_none() && self.followed_ancestor(&cgroup.path).is_none();
         let left: Vec<u64> = self.cgroups.values().filter(is_left).map(|cgroup| cgroup.id).collect();
         left.into_iter().for_each(|id| self.forget(id));
+        self.slots.unpin(slot);
     }
 
-    /// Adds what is in the hierarchy and not yet known; parents come before their children.
+    /// Adds what is in the hierarchy and not yet known, and notices what is gone.
     pub(crate) fn merge_walk(&mut self, hierarchy: &Path) {
         self.read_events();
-        for (id, parent, path) in walk(hierarchy) {
-            self.insert(id, parent, &path, None);
+        let mut missing: HashSet<u64> = self.cgroups.keys().copied().collect();
+        self.removed.iter().for_each(|(_, id)| _ = missing.remove(id));
+        walk(hierarchy, &mut |found| {
+            missing.remove(&found.id);
+            self.insert_found(found);
+        });
+        // Their removal was not told: it came before the kernel knew them, or its event was lost.
+        missing.into_iter().for_each(|id| self.note_removed(id));
+    }
+
+    /// Takes in a cgroup that a walk has found.
+    fn insert_found(&mut self, found: &Found<'_>) {
+        if self.cgroups.contains_key(&found.id) {
+            return;
         }
+        let mut placed = self.kernel.entry(found.id);
+        if let Some(placed) = &mut placed {
+            // The kernel has told of it by now, unless that event was lost.
+            self.read_events();
+            placed.fresh = placed.slot > slots::SHARED && self.slots.members(placed.slot).next().is_none();
+        }
+        // Where nobody removes pods' directories (hybrid hosts), most of them are empty, and none needs a slot.
+        let is_empty_pod = || {
+            let directory = identify(found.path).is_some_and(|whose| whose.container_id.is_none());
+            directory && !found.has_children()
+        };
+        if placed.is_none() && is_empty_pod() {
+            return;
+        }
+        self.insert(found.id, found.parent, found.path, placed);
+        // One that went before it was in the kernel's map had its removal told to nobody.
+        if self.cgroups.contains_key(&found.id) && !found.directory.exists() {
+            self.note_removed(found.id);
+        }
+    }
+
+    fn note_removed(&mut self, id: u64) {
+        self.removed.push_back((Instant::now() + REMEMBER, id));
     }
 
     /// What went wrong in the kernel since the last call.
@@ -123,20 +180,21 @@ impl Directory {
         let any = !events.is_empty();
         for event in events {
             match event {
-                Event::Made { id, parent, slot, path } => self.insert(id, Some(parent), &path, Some(slot)),
-                Event::Removed { id } => self.removed.push_back((Instant::now() + REMEMBER, id)),
+                Event::Made { id, parent, placed, path } => self.insert(id, Some(parent), &path, Some(placed)),
+                Event::Removed { id } => self.note_removed(id),
             }
         }
         any
     }
 
-    /// Takes in a cgroup. `chosen` is the kernel's slot for one that was just made; `None` for one that was found.
-    fn insert(&mut self, id: u64, parent: Option<u64>, path: &str, chosen: Option<u32>) {
+    /// Takes in a cgroup, and corrects where the kernel has placed it; `None` if it has not.
+    fn insert(&mut self, id: u64, parent: Option<u64>, path: &str, placed: Option<Placed>) {
+        // A slot that was taken for this cgroup alone goes back if it ends up in another. One that it inherited is its
+        // parent's to keep.
+        let taken = placed.filter(|placed| placed.fresh).map(|placed| placed.slot);
         if let Some(known) = self.cgroups.get(&id) {
-            // Found by a walk before its event was read: the slot that the kernel took for it is not needed.
-            if let Some(other) = chosen.filter(|slot| *slot != known.slot) {
-                self.slots.release_if_empty(other);
-            }
+            let unneeded = taken.filter(|slot| *slot != known.slot);
+            unneeded.into_iter().for_each(|slot| self.slots.release_if_empty(slot));
             return;
         }
         let identity = identify(path);
@@ -144,17 +202,17 @@ impl Directory {
             (Some(identity), _) if identity.pod_uid.is_some() => (identity.unit.clone(), Level::Pod),
             (Some(identity), _) => (identity.unit.clone(), Level::Container),
             (None, Some(followed)) => (followed, Level::Other),
-            (None, None) => return self.reject(id, chosen),
+            (None, None) => return self.reject(id, placed),
         };
-        let slot = self.slots.of_unit(&unit, chosen);
-        if chosen != Some(slot)
+        let slot = self.slots.of_unit(&unit, taken);
+        if placed.is_none_or(|placed| (placed.slot, placed.level) != (slot, level as u32))
             && let Err(error) = self.kernel.set_entry(id, slot, level)
         {
             tracing::warn!("{path} counts as the host's: {error}");
         }
         let naming = match identity.as_ref().and_then(|identity| identity.container_id.as_deref()) {
             None => Naming::Done(Names::default()),
-            Some(container) => self.naming(container, parent, chosen.is_some()),
+            Some(container) => self.naming(container, parent, placed.is_some()),
         };
         if matches!(naming, Naming::Pending { .. }) {
             self.pending.push(id);
@@ -162,17 +220,16 @@ impl Directory {
         let cgroup = Cgroup { id, path: path.to_owned(), identity, naming, slot };
         self.cgroups.insert(id, Arc::new(cgroup));
         self.slots.add(slot, id);
-        if let Some(other) = chosen.filter(|other| *other != slot) {
-            self.slots.release_if_empty(other);
-        }
+        taken.filter(|taken| *taken != slot).into_iter().for_each(|slot| self.slots.release_if_empty(slot));
         self.set_mask(slot);
     }
 
-    /// The kernel took a cgroup for a container's that is none.
-    fn reject(&mut self, id: u64, chosen: Option<u32>) {
-        if let Some(slot) = chosen {
-            self.kernel.remove_entry(id);
-            self.slots.release_if_empty(slot);
+    /// The kernel took a cgroup for one that is followed, and it is none.
+    fn reject(&mut self, id: u64, placed: Option<Placed>) {
+        let Some(placed) = placed else { return };
+        self.kernel.remove_entry(id);
+        if placed.fresh {
+            self.slots.release_if_empty(placed.slot);
         }
     }
 
@@ -273,15 +330,35 @@ impl Directory {
     }
 }
 
-/// All cgroups: id, parent's id, path in the hierarchy. Parents come before their children.
-pub(crate) fn walk(hierarchy: &Path) -> Vec<(u64, Option<u64>, String)> {
-    let mut found = Vec::new();
+fn name_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// A cgroup that a walk meets.
+pub(crate) struct Found<'a> {
+    id: u64,
+    parent: Option<u64>,
+    /// In the hierarchy.
+    path: &'a str,
+    directory: &'a Path,
+}
+
+impl Found<'_> {
+    fn has_children(&self) -> bool {
+        let is_directory = |entry: fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        fs::read_dir(self.directory).is_ok_and(|entries| entries.filter_map(Result::ok).any(is_directory))
+    }
+}
+
+/// Visits all cgroups. Each is visited before its children are listed: those that are made after the visit inherit from
+/// it, and those made before are listed.
+pub(crate) fn walk(hierarchy: &Path, visit: &mut impl FnMut(&Found<'_>)) {
     let mut open = vec![(hierarchy.to_owned(), String::new(), None)];
     while let Some((directory, path, parent)) = open.pop() {
-        // Directories come and go while this runs; one that is gone is told by the kernel.
+        // Directories come and go while this runs.
         let Ok(metadata) = fs::symlink_metadata(&directory) else { continue };
         let id = metadata.ino();
-        found.push((id, parent, if path.is_empty() { "/".to_owned() } else { path.clone() }));
+        visit(&Found { id, parent, path: if path.is_empty() { "/" } else { &path }, directory: &directory });
         let Ok(entries) = fs::read_dir(&directory) else { continue };
         for entry in entries.filter_map(Result::ok) {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -290,5 +367,4 @@ pub(crate) fn walk(hierarchy: &Path) -> Vec<(u64, Option<u64>, String)> {
             }
         }
     }
-    found
 }

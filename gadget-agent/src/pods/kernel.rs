@@ -10,7 +10,7 @@ use crate::error::AgentError;
 use crate::runtime::load::{self, Plan, load};
 
 /// `enum cgroup_level` of `bpf/include/filter.h`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
     Other = 0,
     Container = 1,
@@ -21,9 +21,19 @@ pub(crate) enum Level {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A cgroup was made and put into a slot.
-    Made { id: u64, parent: u64, slot: u32, path: String },
+    Made { id: u64, parent: u64, placed: Placed, path: String },
     /// A cgroup was removed. Its entry stays in the kernel's map.
     Removed { id: u64 },
+}
+
+/// Where the kernel put a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) slot: u32,
+    /// `enum cgroup_level`, as a number.
+    pub(crate) level: u32,
+    /// The slot was taken for this cgroup: nobody else is in it.
+    pub(crate) fresh: bool,
 }
 
 /// `enum tracker_trouble`: what went wrong in the kernel.
@@ -64,6 +74,7 @@ pub(crate) struct Kernel {
     troubles: MapHandle,
     seen_troubles: [u64; TROUBLES.len()],
     cgroups: MapHandle,
+    names: MapHandle,
     _links: Vec<Link>,
 }
 
@@ -109,6 +120,7 @@ impl Kernel {
             troubles: map("troubles")?,
             seen_troubles: [0; TROUBLES.len()],
             cgroups: map("cgroups")?,
+            names: map("names")?,
             _links: links
                 .map_err(|error| AgentError::Unsupported(format!("cannot attach to cgroup events: {error:#}")))?,
         };
@@ -125,6 +137,26 @@ impl Kernel {
     pub(crate) fn set_entry(&self, cgroup: u64, slot: u32, level: Level) -> libbpf_rs::Result<()> {
         let entry = [slot.to_ne_bytes(), (level as u32).to_ne_bytes()].concat();
         self.cgroups.update(&cgroup.to_ne_bytes(), &entry, MapFlags::ANY)
+    }
+
+    /// Where the kernel has a cgroup; `None` if it does not follow it.
+    pub(crate) fn entry(&self, cgroup: u64) -> Option<Placed> {
+        let entry = self.cgroups.lookup(&cgroup.to_ne_bytes(), MapFlags::ANY).ok()??;
+        let (slot, level) = (entry.first_chunk()?, entry.get(4..)?.first_chunk()?);
+        Some(Placed { slot: u32::from_ne_bytes(*slot), level: u32::from_ne_bytes(*level), fresh: false })
+    }
+
+    /// Has cgroups of this name that are made from now on put into a slot, unless something else says where; no longer
+    /// if `None`.
+    pub(crate) fn set_name(&self, name: &str, slot: Option<u32>) -> libbpf_rs::Result<()> {
+        // `NAME_MAX` of the program: longer names are cut there as they are here.
+        let mut key = vec![0; self.names.key_size() as usize];
+        let length = name.len().min(key.len() - 1);
+        key[..length].copy_from_slice(&name.as_bytes()[..length]);
+        match slot {
+            Some(slot) => self.names.update(&key, &slot.to_ne_bytes(), MapFlags::ANY),
+            None => self.names.delete(&key),
+        }
     }
 
     /// Takes a cgroup out of the filter. One that is not there is as good as removed.
@@ -154,9 +186,10 @@ fn parse_event(bytes: &[u8]) -> Option<Event> {
     let id = u64_at(8)?;
     match u32_at(0)? {
         0 => {
-            let path = bytes.get(24..)?;
+            let path = bytes.get(32..)?;
             let path = String::from_utf8_lossy(path.strip_suffix(b"\0").unwrap_or(path)).into_owned();
-            Some(Event::Made { id, parent: u64_at(16)?, slot: u32_at(4)?, path })
+            let placed = Placed { slot: u32_at(4)?, level: u32_at(24)?, fresh: u32_at(28)? != 0 };
+            Some(Event::Made { id, parent: u64_at(16)?, placed, path })
         }
         1 => Some(Event::Removed { id }),
         _ => None,
@@ -174,9 +207,13 @@ mod tests {
 
     #[test]
     fn events_are_read_as_the_kernel_writes_them() {
-        let bytes = [&0u32.to_ne_bytes()[..], &5u32.to_ne_bytes(), &7u64.to_ne_bytes(), &3u64.to_ne_bytes(), b"/a/b\0"];
-        let Some(Event::Made { id, parent, slot, path }) = parse_event(&bytes.concat()) else { panic!("no event") };
-        assert_eq!((id, parent, slot, path.as_str()), (7, 3, 5, "/a/b"));
+        let numbers = [0u32.to_ne_bytes(), 5u32.to_ne_bytes()].concat();
+        let ids = [7u64.to_ne_bytes(), 3u64.to_ne_bytes()].concat();
+        let more = [2u32.to_ne_bytes(), 1u32.to_ne_bytes()].concat();
+        let bytes = [&numbers[..], &ids, &more, b"/a/b\0"].concat();
+        let Some(Event::Made { id, parent, placed, path }) = parse_event(&bytes) else { panic!("no event") };
+        assert_eq!((id, parent, path.as_str()), (7, 3, "/a/b"));
+        assert_eq!(placed, Placed { slot: 5, level: 2, fresh: true });
     }
 
     proptest! {

@@ -24,12 +24,14 @@ pub(crate) struct Slots {
     free: MapHandle,
     by_unit: HashMap<String, u32>,
     members: HashMap<u32, BTreeSet<u64>>,
+    /// Slots that are kept though nobody may be in them, and how often that was asked for.
+    pins: HashMap<u32, usize>,
 }
 
 impl Slots {
     /// Fills the kernel's queue of free slots and opens their masks.
     pub(crate) fn new(masks: MapHandle, free: MapHandle) -> libbpf_rs::Result<Self> {
-        let slots = Self { masks, free, by_unit: HashMap::new(), members: HashMap::new() };
+        let slots = Self { masks, free, by_unit: HashMap::new(), members: HashMap::new(), pins: HashMap::new() };
         slots.set_mask(SHARED, EVERYONE)?;
         for slot in FIRST..COUNT {
             slots.release(slot)?;
@@ -44,7 +46,10 @@ impl Slots {
             return *slot;
         }
         let slot = chosen.filter(|slot| *slot != HOST).unwrap_or_else(|| self.take_free());
-        self.by_unit.insert(unit.to_owned(), slot);
+        // Those in the shared slot may each get one of their own when they come again.
+        if slot != SHARED {
+            self.by_unit.insert(unit.to_owned(), slot);
+        }
         slot
     }
 
@@ -68,13 +73,30 @@ impl Slots {
 
     /// Frees a slot that no cgroup is in.
     pub(crate) fn release_if_empty(&mut self, slot: u32) {
-        if slot < FIRST || self.members.get(&slot).is_some_and(|members| !members.is_empty()) {
+        let is_used = self.members.get(&slot).is_some_and(|members| !members.is_empty());
+        if slot < FIRST || is_used || self.pins.contains_key(&slot) {
             return;
         }
         self.members.remove(&slot);
         self.by_unit.retain(|_, taken| *taken != slot);
         if let Err(error) = self.release(slot) {
             tracing::warn!("slot {slot} is lost: {error}");
+        }
+    }
+
+    /// Keeps a slot until [`Slots::unpin`].
+    pub(crate) fn pin(&mut self, slot: u32) {
+        *self.pins.entry(slot).or_default() += 1;
+    }
+
+    /// Takes back one [`Slots::pin`], and frees the slot if nobody needs it any more.
+    pub(crate) fn unpin(&mut self, slot: u32) {
+        if let Some(count) = self.pins.get_mut(&slot) {
+            *count -= 1;
+            if *count == 0 {
+                self.pins.remove(&slot);
+                self.release_if_empty(slot);
+            }
         }
     }
 

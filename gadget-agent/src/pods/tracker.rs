@@ -57,7 +57,9 @@ impl Tracker {
     /// # Errors
     /// If the kernel refuses its programs.
     pub(crate) fn start(hierarchy: PathBuf, bundles: Bundles) -> Result<Arc<Self>, AgentError> {
-        let room = (walk(&hierarchy).len() * 4).max(MIN_CGROUPS);
+        let mut existing = 0;
+        walk(&hierarchy, &mut |_| existing += 1);
+        let room = (existing * 4).max(MIN_CGROUPS);
         let parts = Kernel::attach(u32::try_from(room).unwrap_or(u32::MAX))?;
         let mut directory = Directory::new(parts.kernel, parts.slots, bundles);
         directory.merge_walk(&hierarchy);
@@ -93,9 +95,16 @@ impl Tracker {
         directory.get(id).cloned()
     }
 
+    /// Whether the cgroup with this id is still remembered.
+    pub(crate) fn remembers(&self, id: u64) -> bool {
+        self.lock().get(id).is_some()
+    }
+
     /// The cgroups in a slot.
     pub(crate) fn in_slot(&self, slot: u32) -> Vec<Arc<Cgroup>> {
-        self.lock().in_slot(slot)
+        let mut directory = self.lock();
+        self.catch_up(&mut directory);
+        directory.in_slot(slot)
     }
 
     /// Says what the instance with this bit wants; nothing any more if `None`.

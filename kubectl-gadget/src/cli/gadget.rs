@@ -86,7 +86,7 @@ struct LimitArgs {
     /// Size of the ring that events pass through on each node, as in 64KiB or 16MiB
     #[arg(long, value_name = "SIZE", value_parser = ring_bytes, default_value_t = ByteSize(RING_BYTES_DEFAULT.into()))]
     buffer: ByteSize,
-    /// Exit with code 3 if any event was lost
+    /// Exit with code 3 if any event was lost, or may have been
     #[arg(long)]
     fail_on_loss: bool,
     /// Attach to a hook in this way only, as HOOK=VARIANT (see: kubectl gadget explain)

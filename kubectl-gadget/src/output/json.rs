@@ -25,7 +25,7 @@ impl Form for Json {
             "variants": node.variants,
             "degraded": node.degraded,
         });
-        writeln!(out, "{object}")
+        writeln!(out, "{}", format::safe_json(&object.to_string()))
     }
 
     fn row(&mut self, row: &Row<'_>, out: &mut dyn Write) -> io::Result<()> {
@@ -49,8 +49,8 @@ impl Form for Json {
                 format::json(&value, field, line);
             }
         }
-        line.push_str("}\n");
-        out.write_all(line.as_bytes())
+        line.push('}');
+        writeln!(out, "{}", format::safe_json(line))
     }
 
     fn loss(&mut self, context: &Context, loss: &Loss, out: &mut dyn Write) -> io::Result<()> {
@@ -65,7 +65,7 @@ impl Form for Json {
             "to": format::rfc3339(context.clock.wall(loss.to_ns)),
             "count": loss.count,
         });
-        writeln!(out, "{object}")
+        writeln!(out, "{}", format::safe_json(&object.to_string()))
     }
 
     fn gap(&mut self, context: &Context, gap: &Gap, out: &mut dyn Write) -> io::Result<()> {
@@ -76,7 +76,7 @@ impl Form for Json {
             "to": format::rfc3339(context.clock.wall(gap.to_ns)),
             "reason": gap.reason,
         });
-        writeln!(out, "{object}")
+        writeln!(out, "{}", format::safe_json(&object.to_string()))
     }
 
     fn end(&mut self, context: &Context, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
@@ -86,8 +86,8 @@ impl Form for Json {
             "events": totals.events,
             "lost": totals.lost,
             "gaps": totals.gaps,
-            "complete": totals.complete && !totals.mismatch(),
+            "complete": totals.complete(),
         });
-        writeln!(out, "{object}")
+        writeln!(out, "{}", format::safe_json(&object.to_string()))
     }
 }

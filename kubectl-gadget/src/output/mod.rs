@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 
 use gadgets::record::{Header, Record, records};
 use gadgets::schema::{Schema, Stream};
-use gadgets::wire::{CgroupEntry, Clock, Frame, Gap, Loss, Node, Stage};
+use gadgets::wire::{CgroupEntry, Clock, Frame, Gap, Loss, Node, Stage, Trailer};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
@@ -68,16 +68,15 @@ pub(crate) struct Totals {
     /// The same by stage, in the order of the way.
     pub(crate) lost_at: Vec<(Stage, u64)>,
     pub(crate) gaps: u64,
-    /// Events that the agent says it sent.
-    pub(crate) sent: u64,
-    /// The trailer came.
-    pub(crate) complete: bool,
+    /// What the agent says the sums are; `None` while it has not.
+    pub(crate) trailer: Option<Trailer>,
 }
 
 impl Totals {
-    /// Whether a stream with a trailer is incomplete all the same.
-    pub(crate) fn mismatch(&self) -> bool {
-        self.complete && self.events != self.sent
+    /// Whether the trailer came and has the same sums.
+    pub(crate) fn complete(&self) -> bool {
+        let own = Trailer { records: self.events, lost: self.lost, gaps: self.gaps };
+        self.trailer.as_ref() == Some(&own)
     }
 
     fn count(&mut self, loss: &Loss) {
@@ -139,7 +138,7 @@ impl Output {
         let mut out = standard_output();
         // Without a schema nothing has begun, and so nothing ends.
         if self.context.schema.is_some() {
-            if !self.totals.complete {
+            if self.totals.trailer.is_none() {
                 let now = self.context.clock.boot_ns;
                 self.print_one(
                     Frame::Gap(Gap { from_ns: now, to_ns: now, reason: "the stream broke off".into() }),
@@ -166,6 +165,7 @@ impl Output {
                 form.begin(context, out)?;
             }
             Frame::Dictionary(dictionary) => {
+                dictionary.gone.iter().for_each(|id| _ = context.cgroups.remove(id));
                 context.cgroups.extend(dictionary.cgroups.into_iter().map(|entry| (entry.cgroup, entry)));
             }
             Frame::Batch(batch) => totals.events += print_batch(form.as_mut(), &batch, context, out)?,
@@ -183,8 +183,7 @@ impl Output {
                 }
             }
             Frame::Trailer(trailer) => {
-                totals.sent = trailer.records;
-                totals.complete = true;
+                totals.trailer = Some(trailer);
             }
             // Ends the run, and is never passed on to here.
             Frame::Stop | Frame::Error(_) => {}

@@ -64,6 +64,13 @@ impl Table {
     }
 }
 
+/// A line for standard error, with text that others chose.
+fn notice(text: &str) {
+    let mut line = String::new();
+    format::escape(text.as_bytes(), &mut line);
+    eprintln!("{line}");
+}
+
 /// The usual width of what a column shows, so that most tables never have to widen.
 fn first_width(name: &str) -> usize {
     let usual = match name {
@@ -78,7 +85,7 @@ fn first_width(name: &str) -> usize {
 
 impl Form for Table {
     fn begin(&mut self, context: &Context, out: &mut dyn Write) -> io::Result<()> {
-        context.node.degraded.iter().for_each(|what| eprintln!("warning: {what}"));
+        context.node.degraded.iter().for_each(|what| notice(&format!("warning: {what}")));
         let header: Vec<String> = self.columns.iter().map(|name| name.to_uppercase()).collect();
         self.write_row(&header, out)
     }
@@ -94,13 +101,13 @@ impl Form for Table {
             (Some(namespace), Some(pod)) => format!(" of {namespace}/{pod}"),
             _ => String::new(),
         };
-        eprintln!("lost: {} events{whose}, in the {} ({})", loss.count, loss.stage, loss.reason);
+        notice(&format!("lost: {} events{whose}, in the {} ({})", loss.count, loss.stage, loss.reason));
         Ok(())
     }
 
     fn gap(&mut self, _: &Context, gap: &Gap, out: &mut dyn Write) -> io::Result<()> {
         out.flush()?;
-        eprintln!("gap: events may be missing: {}", gap.reason);
+        notice(&format!("gap: events may be missing: {}", gap.reason));
         Ok(())
     }
 
