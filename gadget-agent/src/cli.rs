@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use gadgets::catalogue::Catalogue;
 
+use crate::agent::Agent;
 use crate::pods::bundle;
-use crate::server::{self, Agent};
+use crate::server;
 use crate::session;
 
 /// The agent of kubectl gadget: loads BPF programs and streams what they see. People use kubectl-gadget.

@@ -1,6 +1,6 @@
 //! The agent: the privileged side of kubectl gadget.
 //!
-//! - [`server`] and [`session`]: who talks to it, and one conversation
+//! - [`agent`]: what all sessions share; [`server`] and [`session`]: who talks to it, and one conversation
 //! - [`instance`]: gadgets that run, each loaded once and shared by the sessions that asked for the same; [`worker`] is
 //!   the thread that reads one, [`member`] a session's share of it, [`outbox`] what waits to be written to the client
 //! - [`runtime`]: BPF objects: loading, attaching, reading their rings
@@ -9,6 +9,7 @@
 //!
 //! It knows no gadget by name: what there is comes with the catalogue.
 
+mod agent;
 mod cli;
 mod clock;
 mod error;

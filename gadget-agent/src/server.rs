@@ -1,51 +1,18 @@
-//! The agent as a whole, and the socket on which the daemon serves sessions.
+//! The socket on which the daemon serves sessions.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use gadgets::catalogue::Catalogue;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::error::AgentError;
-use crate::host;
-use crate::instance::Instances;
-use crate::pods::bundle::Bundles;
-use crate::pods::tracker::Tracker;
+use crate::agent::Agent;
 use crate::session;
 
 /// Where the daemon listens if nothing else is said.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/gadget-agent/agent.sock";
-
-/// What all sessions share.
-pub(crate) struct Agent {
-    pub(crate) catalogue: Catalogue,
-    /// This node's name.
-    pub(crate) node: String,
-    pub(crate) tracker: Arc<Tracker>,
-    pub(crate) instances: Arc<Instances>,
-}
-
-impl Agent {
-    /// Checks the host and starts to follow its containers.
-    ///
-    /// # Errors
-    /// If the host lacks something.
-    pub(crate) fn start(catalogue: Catalogue, node: Option<String>, bundles: Bundles) -> Result<Self, AgentError> {
-        host::check()?;
-        host::provide_tracefs();
-        let tracker = Tracker::start(host::unified_hierarchy()?, bundles)?;
-        Ok(Self {
-            catalogue,
-            node: node.unwrap_or_else(host::name),
-            instances: Instances::new(Arc::clone(&tracker)),
-            tracker,
-        })
-    }
-}
 
 /// The daemon's socket. Only its owner can connect to it.
 pub(crate) struct Listener {

@@ -13,11 +13,11 @@ use gadgets::spec::{RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN, RunSpec}
 use gadgets::wire::{Decoder, Failure, FailureKind, Frame, Hello, Node, SILENCE_SECONDS, VERSION, WireError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::agent::Agent;
 use crate::clock;
 use crate::error::AgentError;
 use crate::instance::{Key, Membership};
 use crate::outbox::Outbox;
-use crate::server::Agent;
 
 /// Silence after which the client counts as gone.
 const SILENCE: Duration = Duration::from_secs(SILENCE_SECONDS);

@@ -45,6 +45,14 @@ fn list_and_explain_need_no_agent() {
 }
 
 #[test]
+fn the_agent_is_one_static_file() {
+    let output = Command::new("ldd").arg(tests::dist("gadget-agent")).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("statically linked") || said.contains("not a dynamic executable"), "{said}");
+}
+
+#[test]
 fn version_and_help() {
     assert!(prints(&["version"]).starts_with("kubectl-gadget 0."));
     let help = prints(&["execsnoop", "--help"]);

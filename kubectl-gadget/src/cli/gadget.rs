@@ -6,15 +6,17 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches as _, ValueHint};
 use gadgets::catalogue::{Gadget, ParameterKind};
-use gadgets::spec::{Limits, RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN, RunSpec, Selector};
+use gadgets::spec::{Limits, RING_BYTES_MAX, RING_BYTES_MIN, RunSpec, Selector};
 
 use super::nearest;
 use crate::connect::Local;
 use crate::exit::{End, Usage};
-use crate::output::columns::{Column, Columns};
+use crate::output::columns::{self, Columns};
 use crate::output::{Format, Output};
 use crate::stream::{self, Run};
 
+/// `RING_BYTES_DEFAULT`, as people write it.
+const RING_DEFAULT: &str = "4MiB";
 const PARAMETERS: &str = "Parameters of this gadget";
 
 #[derive(Args)]
@@ -84,7 +86,7 @@ struct LimitArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
     /// Size of the ring that events pass through on each node, as in 64KiB or 16MiB
-    #[arg(long, value_name = "SIZE", value_parser = ring_bytes, default_value_t = ByteSize(RING_BYTES_DEFAULT.into()))]
+    #[arg(long, value_name = "SIZE", value_parser = ring_bytes, default_value = RING_DEFAULT)]
     buffer: ByteSize,
     /// Exit with code 3 if any event was lost, or may have been
     #[arg(long)]
@@ -148,7 +150,7 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
         ))
         .into());
     }
-    let columns = match &args.output.columns {
+    let shown = match &args.output.columns {
         Some(list) => choose_columns(gadget, list)?,
         None => Columns::defaults(gadget),
     };
@@ -179,13 +181,13 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
         spec,
         timeout: args.limits.timeout,
         fail_on_loss: args.limits.fail_on_loss,
-        output: Output::new(args.output.output, columns),
+        output: Output::new(args.output.output, shown),
     };
     stream::run(local, run)
 }
 
 fn choose_columns(gadget: &Gadget, list: &str) -> anyhow::Result<Columns> {
-    let known = Column::names(gadget)?;
+    let known = columns::names(gadget)?;
     Columns::parse(gadget, &known, list).map_err(|unknown| {
         let hint = nearest(&unknown, known.iter().map(String::as_str))
             .unwrap_or_else(|| format!("{} has: {}", gadget.name, known.join(", ")));
@@ -196,12 +198,14 @@ fn choose_columns(gadget: &Gadget, list: &str) -> anyhow::Result<Columns> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gadgets::spec::RING_BYTES_DEFAULT;
 
     #[test]
     fn durations_and_sizes_have_units() {
         assert_eq!(duration("1min 30s"), Ok(Duration::from_secs(90)));
         assert!(duration("5").is_err() && duration("0s").is_err() && duration("soon").is_err());
         assert_eq!(ring_bytes("64KiB"), Ok(ByteSize::kib(64)));
+        assert_eq!(ring_bytes(RING_DEFAULT), Ok(ByteSize(RING_BYTES_DEFAULT.into())));
         assert_eq!(ring_bytes("100KiB"), Ok(ByteSize::kib(128)));
         assert!(ring_bytes("1KiB").is_err() && ring_bytes("1GiB").is_err() && ring_bytes("much").is_err());
     }

@@ -7,19 +7,14 @@ use gadgets::schema::SchemaError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Columns(pub(crate) Vec<String>);
 
-/// One column.
-pub(crate) struct Column;
-
-impl Column {
-    /// The names of all columns that a gadget has.
-    ///
-    /// # Errors
-    /// If its object does not follow `gadget.h`: a fault of the build.
-    pub(crate) fn names(gadget: &Gadget) -> Result<Vec<String>, SchemaError> {
-        let schema = gadget.schema()?;
-        let common = COMMON_COLUMNS.iter().map(|(name, _)| (*name).to_owned());
-        Ok(common.chain(schema.fields().map(|field| field.name.clone())).collect())
-    }
+/// The names of all columns that a gadget has.
+///
+/// # Errors
+/// If its object does not follow `gadget.h`: a fault of the build.
+pub(crate) fn names(gadget: &Gadget) -> Result<Vec<String>, SchemaError> {
+    let schema = gadget.schema()?;
+    let common = COMMON_COLUMNS.iter().map(|(name, _)| (*name).to_owned());
+    Ok(common.chain(schema.fields().map(|field| field.name.clone())).collect())
 }
 
 /// The names of the columns that a gadget shows if nothing else is asked for.
@@ -61,7 +56,7 @@ mod tests {
 
     fn parse(list: &str) -> Result<Columns, String> {
         let gadget = gadgets::catalogue::CATALOGUE.get("execsnoop").expect("execsnoop");
-        Columns::parse(gadget, &Column::names(gadget).expect("a schema"), list)
+        Columns::parse(gadget, &names(gadget).expect("a schema"), list)
     }
 
     #[test]

@@ -1,0 +1,38 @@
+//! The agent as a whole: what all its sessions share.
+
+use std::sync::Arc;
+
+use gadgets::catalogue::Catalogue;
+
+use crate::error::AgentError;
+use crate::host;
+use crate::instance::Instances;
+use crate::pods::bundle::Bundles;
+use crate::pods::tracker::Tracker;
+
+/// What all sessions share.
+pub(crate) struct Agent {
+    pub(crate) catalogue: Catalogue,
+    /// This node's name.
+    pub(crate) node: String,
+    pub(crate) tracker: Arc<Tracker>,
+    pub(crate) instances: Arc<Instances>,
+}
+
+impl Agent {
+    /// Checks the host and starts to follow its containers.
+    ///
+    /// # Errors
+    /// If the host lacks something.
+    pub(crate) fn start(catalogue: Catalogue, node: Option<String>, bundles: Bundles) -> Result<Self, AgentError> {
+        host::check()?;
+        host::provide_tracefs();
+        let tracker = Tracker::start(host::unified_hierarchy()?, bundles)?;
+        Ok(Self {
+            catalogue,
+            node: node.unwrap_or_else(host::name),
+            instances: Instances::new(Arc::clone(&tracker)),
+            tracker,
+        })
+    }
+}
