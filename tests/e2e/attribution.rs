@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
 use tests::{Client, Pod, bundles, loads_programs};
 
 #[test]
@@ -98,11 +99,18 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        let _ = Command::new("find")
-            .arg(self.directory(""))
-            .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])
-            .status();
+        remove(&self.directory(""));
     }
+}
+
+/// Removes a cgroup and all below it. Its files go by themselves.
+fn remove(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(directory);
 }
 
 fn args(seen: &tests::Seen) -> Vec<String> {
@@ -208,6 +216,29 @@ fn events_of_a_container_whose_names_come_late_wait_for_them() {
     fs::remove_dir_all(&bundle).unwrap();
     assert_eq!(args(&seen), ["early", "later"], "{path}");
     assert!(seen.events().iter().all(|event| event["container"] == "app"));
+}
+
+/// More containers at once than the tracker's ring holds, while the agent stands still: it finds them, and says so.
+#[test]
+fn containers_that_overran_the_tracker_are_found_and_told_as_a_gap() {
+    let _loads = loads_programs();
+    let cgroups = Cgroups::new("gap");
+    let path = cgroups.make(&format!("/kubepods/pod{}", "f".repeat(32)));
+    let below = path.strip_prefix(&cgroups.path("")).unwrap().to_owned();
+    let mut client = Client::start(&["execsnoop", "--cgroup", &path]);
+    let agent = client.process.children()[0];
+    kill(agent, Signal::SIGSTOP).unwrap();
+    let container = |number: usize| format!("{below}/{number:064x}");
+    for number in 0..12_000 {
+        fs::create_dir(cgroups.directory(&container(number))).unwrap();
+    }
+    kill(agent, Signal::SIGCONT).unwrap();
+    assert!(client.read_until(|line| line["type"] == "gap"));
+    cgroups.run(&container(11_999), "/bin/true found");
+    let seen = client.stop();
+    assert_eq!(args(&seen), ["found"]);
+    assert_eq!(seen.summary()["gaps"], 1);
+    assert_eq!(seen.summary()["complete"], true);
 }
 
 #[test]

@@ -29,12 +29,28 @@ pub(crate) struct Names {
 #[derive(Clone, Debug)]
 pub(crate) struct Bundles {
     roots: Vec<String>,
+    /// The folders that the roots stand for, as of the last refresh.
+    folders: Vec<PathBuf>,
 }
 
 impl Bundles {
     /// `roots` are separated by colons; `*` as the last part of one stands for any folder (containerd's namespaces).
     pub(crate) fn new(roots: &str) -> Self {
-        Self { roots: roots.split(':').filter(|root| !root.is_empty()).map(str::to_owned).collect() }
+        let roots = roots.split(':').filter(|root| !root.is_empty()).map(str::to_owned).collect();
+        let mut bundles = Self { roots, folders: Vec::new() };
+        bundles.refresh();
+        bundles
+    }
+
+    /// Looks which folders there are: to be called before a number of names are looked up.
+    pub(crate) fn refresh(&mut self) {
+        let expand = |root: &String| match root.strip_suffix("/*") {
+            Some(parent) => fs::read_dir(parent)
+                .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+                .unwrap_or_default(),
+            None => vec![PathBuf::from(root)],
+        };
+        self.folders = self.roots.iter().flat_map(expand).collect();
     }
 
     /// The names of a container. `None` if there is no bundle of it that can be read (yet).
@@ -43,20 +59,10 @@ impl Bundles {
         if container_id.is_empty() || container_id.contains('/') || container_id.starts_with('.') {
             return None;
         }
-        self.folders().into_iter().find_map(|folder| {
+        self.folders.iter().find_map(|folder| {
             let bundle = folder.join(container_id);
             ["config.json", "userdata/config.json"].iter().find_map(|file| read_annotations(&bundle.join(file)))
         })
-    }
-
-    fn folders(&self) -> Vec<PathBuf> {
-        let expand = |root: &String| match root.strip_suffix("/*") {
-            Some(parent) => fs::read_dir(parent)
-                .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
-                .unwrap_or_default(),
-            None => vec![PathBuf::from(root)],
-        };
-        self.roots.iter().flat_map(expand).collect()
     }
 }
 

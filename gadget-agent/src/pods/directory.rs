@@ -1,6 +1,6 @@
 //! What is known of the hierarchy: whose each cgroup is, which slot it is in, and who wants that slot.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -31,6 +31,8 @@ pub(crate) struct Directory {
     pending: Vec<u64>,
     /// Cgroups that are gone, and when to forget them.
     removed: VecDeque<(Instant, u64)>,
+    /// Slots whose masks are to be decided anew.
+    changed_slots: BTreeSet<u32>,
     /// What users named, by path.
     followed: BTreeMap<String, Followed>,
     /// What each instance's sessions want, by the instance's bit.
@@ -54,6 +56,7 @@ impl Directory {
             cgroups: HashMap::new(),
             pending: Vec::new(),
             removed: VecDeque::new(),
+            changed_slots: BTreeSet::new(),
             followed: BTreeMap::new(),
             interests: BTreeMap::new(),
         }
@@ -76,7 +79,9 @@ impl Directory {
 
     /// Takes in what has happened. Returns whether anything changed.
     pub(crate) fn catch_up(&mut self) -> bool {
-        self.read_events() | self.name_pending() | self.forget_removed()
+        let changed = self.read_events() | self.name_pending() | self.forget_removed();
+        self.set_changed_masks();
+        changed
     }
 
     /// Says what the instance with this bit wants; nothing any more if `None`.
@@ -85,10 +90,9 @@ impl Directory {
             Some(selectors) => self.interests.insert(bit, selectors),
             None => self.interests.remove(&bit),
         };
-        for slot in self.slots.in_use() {
-            self.set_mask(slot);
-        }
-        self.set_mask(slots::HOST);
+        self.changed_slots.extend(self.slots.in_use());
+        self.changed_slots.insert(slots::HOST);
+        self.set_changed_masks();
     }
 
     /// Follows the cgroup at this path and all below, also if it is made anew, until [`Directory::unfollow`].
@@ -124,10 +128,12 @@ impl Directory {
         let left: Vec<u64> = self.cgroups.values().filter(is_left).map(|cgroup| cgroup.id).collect();
         left.into_iter().for_each(|id| self.forget(id));
         self.slots.unpin(slot);
+        self.set_changed_masks();
     }
 
     /// Adds what is in the hierarchy and not yet known, and notices what is gone.
     pub(crate) fn merge_walk(&mut self, hierarchy: &Path) {
+        self.bundles.refresh();
         self.read_events();
         let mut missing: HashSet<u64> = self.cgroups.keys().copied().collect();
         self.removed.iter().for_each(|(_, id)| _ = missing.remove(id));
@@ -137,6 +143,7 @@ impl Directory {
         });
         // Their removal was not told: it came before the kernel knew them, or its event was lost.
         missing.into_iter().for_each(|id| self.note_removed(id));
+        self.set_changed_masks();
     }
 
     /// Takes in a cgroup that a walk has found.
@@ -178,6 +185,9 @@ impl Directory {
     fn read_events(&mut self) -> bool {
         let events = self.kernel.take_events();
         let any = !events.is_empty();
+        if any {
+            self.bundles.refresh();
+        }
         for event in events {
             match event {
                 Event::Made { id, parent, placed, path } => self.insert(id, Some(parent), &path, Some(placed)),
@@ -221,7 +231,7 @@ impl Directory {
         self.cgroups.insert(id, Arc::new(cgroup));
         self.slots.add(slot, id);
         taken.filter(|taken| *taken != slot).into_iter().for_each(|slot| self.slots.release_if_empty(slot));
-        self.set_mask(slot);
+        self.changed_slots.insert(slot);
     }
 
     /// The kernel took a cgroup for one that is followed, and it is none.
@@ -252,6 +262,9 @@ impl Directory {
     /// Looks again for names. Returns whether any were decided.
     fn name_pending(&mut self) -> bool {
         let mut decided = false;
+        if self.has_pending() {
+            self.bundles.refresh();
+        }
         for id in std::mem::take(&mut self.pending) {
             let Some(cgroup) = self.cgroups.get(&id).cloned() else { continue };
             let Naming::Pending { until } = cgroup.naming else { continue };
@@ -263,7 +276,7 @@ impl Directory {
             }
             let naming = Naming::Done(names.unwrap_or_default());
             self.cgroups.insert(id, Arc::new(Cgroup { naming, ..(*cgroup).clone() }));
-            self.set_mask(cgroup.slot);
+            self.changed_slots.insert(cgroup.slot);
             decided = true;
         }
         decided
@@ -272,19 +285,16 @@ impl Directory {
     /// Forgets cgroups that were removed a while ago. Returns whether there were any.
     fn forget_removed(&mut self) -> bool {
         let now = Instant::now();
-        let mut any = false;
+        let mut left = BTreeSet::new();
         while let Some(&(due, id)) = self.removed.front()
             && due <= now
         {
             self.removed.pop_front();
-            let slot = self.cgroups.get(&id).map(|cgroup| cgroup.slot);
+            left.extend(self.cgroups.get(&id).map(|cgroup| cgroup.slot));
             self.forget(id);
-            if let Some(slot) = slot {
-                self.forget_empty_pod(slot);
-            }
-            any = true;
         }
-        any
+        left.iter().for_each(|slot| self.forget_empty_pod(*slot));
+        !left.is_empty()
     }
 
     /// On a hybrid host nobody removes a pod's directory: it goes with the pod's last container.
@@ -302,12 +312,19 @@ impl Directory {
         let Some(cgroup) = self.cgroups.remove(&id) else { return };
         self.kernel.remove_entry(id);
         self.slots.remove(cgroup.slot, id);
-        self.set_mask(cgroup.slot);
+        self.changed_slots.insert(cgroup.slot);
     }
 
     /// The path that a user named and that this one is at or below.
     fn followed_ancestor(&self, path: &str) -> Option<String> {
         self.followed.keys().find(|followed| is_within(path, followed)).cloned()
+    }
+
+    /// Decides anew who wants the slots in which something has changed: once for however many changes.
+    fn set_changed_masks(&mut self) {
+        for slot in std::mem::take(&mut self.changed_slots) {
+            self.set_mask(slot);
+        }
     }
 
     /// Says in the kernel which instances want a slot.
