@@ -241,28 +241,31 @@ static __always_inline __u32 mount_namespace(struct task_struct *task)
 	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
 }
 
+/* Marks a process that the current task puts into a cgroup, if that is a container's. */
+static __always_inline void mark_entering(__u32 tgid, __u64 cgroup)
+{
+	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup), *movers;
+	__u64 movers_cgroup = bpf_get_current_cgroup_id();
+	struct entry_mark mark = {};
+
+	if (!entry || entry->level == LEVEL_OTHER)
+		return;
+	/* A runtime is never inside: nothing that a container does may hide what it does next. */
+	movers = bpf_map_lookup_elem(&cgroups, &movers_cgroup);
+	if (movers && movers->slot == entry->slot)
+		return;
+	mark.runtime_mntns = mount_namespace((struct task_struct *)bpf_get_current_task());
+	bpf_map_update_elem(&entering, &tgid, &mark, BPF_ANY);
+}
+
 SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(task_moved, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)
 {
-	struct entry_mark mark = {};
-	struct cgroup_entry *entry, *movers;
 	__u32 tgid = task->tgid;
-	__u64 id, movers_id;
 
 	/* A process that moves itself is no runtime. */
-	if (!is_unified(cgroup) || tgid == bpf_get_current_pid_tgid() >> 32)
-		return 0;
-	id = cgroup->kn->id;
-	entry = bpf_map_lookup_elem(&cgroups, &id);
-	if (!entry || entry->level == LEVEL_OTHER)
-		return 0;
-	/* Nor is one that sits inside: nothing that a container does may hide what it does next. */
-	movers_id = bpf_get_current_cgroup_id();
-	movers = bpf_map_lookup_elem(&cgroups, &movers_id);
-	if (movers && movers->slot == entry->slot)
-		return 0;
-	mark.runtime_mntns = mount_namespace((struct task_struct *)bpf_get_current_task());
-	bpf_map_update_elem(&entering, &tgid, &mark, BPF_ANY);
+	if (is_unified(cgroup) && tgid != bpf_get_current_pid_tgid() >> 32)
+		mark_entering(tgid, cgroup->kn->id);
 	return 0;
 }
 
@@ -271,14 +274,20 @@ int BPF_PROG(task_forked, struct task_struct *parent, struct task_struct *child)
 {
 	__u32 from = parent->tgid, to = child->tgid;
 	struct entry_mark *mark, copy;
+	__u64 cgroup;
 
 	if (from == to)
 		return 0;
 	mark = bpf_map_lookup_elem(&entering, &from);
-	if (!mark)
+	if (mark) {
+		copy = *mark;
+		bpf_map_update_elem(&entering, &to, &copy, BPF_ANY);
 		return 0;
-	copy = *mark;
-	bpf_map_update_elem(&entering, &to, &copy, BPF_ANY);
+	}
+	/* clone3 with CLONE_INTO_CGROUP moves nobody: the child is born there. */
+	cgroup = BPF_CORE_READ(child, cgroups, dfl_cgrp, kn, id);
+	if (cgroup != bpf_get_current_cgroup_id())
+		mark_entering(to, cgroup);
 	return 0;
 }
 

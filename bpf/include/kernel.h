@@ -39,6 +39,8 @@ struct nsproxy {
 	struct mnt_namespace *mnt_ns;
 };
 
+struct css_set;
+
 struct mm_struct {
 	unsigned long arg_start;
 	unsigned long arg_end;
@@ -50,6 +52,7 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct mm_struct *mm;
 	struct nsproxy *nsproxy;
+	struct css_set *cgroups;
 	char comm[TASK_COMM_LEN];
 };
 
@@ -77,6 +80,10 @@ struct cgroup {
 	struct cgroup_subsys_state self;
 	struct kernfs_node *kn;
 	struct cgroup_root *root;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp; /* in the unified hierarchy */
 };
 
 /* The context of a tracepoint/syscalls/sys_exit_* program. */

@@ -218,6 +218,26 @@ fn events_of_a_container_whose_names_come_late_wait_for_them() {
     assert!(seen.events().iter().all(|event| event["container"] == "app"));
 }
 
+/// The same for a runtime that lets its child be born in the cgroup (clone3), as newer ones do.
+#[test]
+fn a_child_that_is_born_in_the_container_is_marked_too() {
+    let _loads = loads_programs();
+    let cgroups = Cgroups::new("born");
+    let path = cgroups.make(&format!("/kubepods/pod{}/{}", "1".repeat(32), "2".repeat(64)));
+    let directory = cgroups.directory(path.strip_prefix(&cgroups.path("")).unwrap());
+    let client = Client::start(&["execsnoop", "--cgroup", &path, "--machinery"]);
+    let status = Command::new(tests::dist("workload"))
+        .arg("into")
+        .arg(directory)
+        .args(["/usr/bin/unshare", "--mount", "/bin/true", "program"])
+        .status();
+    assert!(status.unwrap().success());
+    let seen = client.stop();
+    assert_eq!(args(&seen), ["step", "--mount", "program"]);
+    let marked: Vec<bool> = seen.events().iter().map(|event| event.get("setup").is_some()).collect();
+    assert_eq!(marked, [true, true, false]);
+}
+
 /// More containers at once than the tracker's ring holds, while the agent stands still: it finds them, and says so.
 #[test]
 fn containers_that_overran_the_tracker_are_found_and_told_as_a_gap() {

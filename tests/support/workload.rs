@@ -2,6 +2,8 @@
 //!
 //! - `workload execs COUNT LOG`: starts programs in every way there is, COUNT in all
 //! - `workload storm COUNT BYTES`: COUNT attempts that fail, as fast as they go, each with BYTES of arguments
+//! - `workload into CGROUP PROGRAM ARG…`: becomes, in a child that is born in this cgroup, the program, after one attempt
+//!   that fails
 //! - `workload report LOG TOKEN …`: what is started: writes down its own /proc/self/cmdline
 //!
 //! The log has one line an attempt: result, then the arguments in base64. For a program that was started it is written
@@ -12,7 +14,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -32,6 +34,7 @@ fn main() {
     match args.get(1).map(Vec::as_slice) {
         Some(b"execs") => Execs::new(text(3)).run(text(2).parse().unwrap()),
         Some(b"storm") => storm(text(2).parse().unwrap(), text(3).parse().unwrap()),
+        Some(b"into") => into(&text(2), &args[3..]),
         Some(b"report") => report(&text(2)),
         _ => exit(2),
     }
@@ -65,6 +68,38 @@ fn storm(count: usize, bytes: usize) {
     for _ in 0..count {
         assert_eq!(execve::<&CStr, &CStr>(c"/missing", &repeated, &[]), Err(Errno::ENOENT));
     }
+}
+
+fn into(cgroup: &str, program: &[Vec<u8>]) {
+    /// `struct clone_args` of linux/sched.h.
+    #[derive(Default)]
+    #[repr(C)]
+    struct CloneArgs {
+        flags: u64,
+        before: [u64; 3],
+        exit_signal: u64,
+        between: [u64; 5],
+        cgroup: u64,
+    }
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let argv: Vec<CString> = program.iter().map(|arg| c(arg)).collect();
+    let directory = File::open(cgroup).unwrap();
+    let args = CloneArgs {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: directory.as_raw_fd() as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: without CLONE_VM this is a fork, and this process has no other threads; the kernel reads `args` only.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    if pid == 0 {
+        let _ = execve::<&CStr, &CStr>(c"/missing", &[c"/missing", c"step"], &[]);
+        let error = execve::<&CStr, &CStr>(&argv[0], &refs(&argv), &[]).unwrap_err();
+        eprintln!("exec failed: {error}");
+        exit(1);
+    }
+    assert!(pid > 0, "clone3: {}", Errno::last());
+    waitpid(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), None).unwrap();
 }
 
 struct Execs {
