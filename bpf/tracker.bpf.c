@@ -231,10 +231,11 @@ int BPF_PROG(cgroup_removed, struct cgroup *cgroup, const char *path)
 /*
  * ---- Processes on their way into a container: moved in by the runtime, and not yet its program. ----
  *
- * runc moves its child, which then may execute runc once more before it leaves the host's mount namespace; the
- * container's program is what it executes in the container's. A process that was moved by hand stays in its mover's
- * namespace: it loses the mark at its second exec.
+ * runc moves its child, which before or after that becomes "runc init", and that a copy of itself in memory, both still
+ * in the host's mount namespace; the container's program is what it executes in the container's. A process that was
+ * moved by hand stays in its mover's namespace: it loses the mark at its third exec.
  */
+#define RUNTIME_EXECS 2
 
 static __always_inline __u32 mount_namespace(struct task_struct *task)
 {
@@ -300,7 +301,7 @@ int BPF_PROG(task_became_program, struct task_struct *task, int old_pid, struct 
 
 	if (!mark)
 		return 0;
-	if (mark->execs == 0 && mark->runtime_mntns == mount_namespace(task)) {
+	if (mark->execs < RUNTIME_EXECS && mark->runtime_mntns == mount_namespace(task)) {
 		mark->execs++;
 		return 0;
 	}

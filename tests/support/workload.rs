@@ -83,6 +83,8 @@ fn into(cgroup: &str, program: &[Vec<u8>]) {
     }
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let argv: Vec<CString> = program.iter().map(|arg| c(arg)).collect();
+    // On the heap: a constant's page may not be there yet in the child, and then nobody can read the argument.
+    let step = [c(b"/missing"), c(b"step")];
     let directory = File::open(cgroup).unwrap();
     let args = CloneArgs {
         flags: CLONE_INTO_CGROUP,
@@ -93,7 +95,7 @@ fn into(cgroup: &str, program: &[Vec<u8>]) {
     // SAFETY: without CLONE_VM this is a fork, and this process has no other threads; the kernel reads `args` only.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
     if pid == 0 {
-        let _ = execve::<&CStr, &CStr>(c"/missing", &[c"/missing", c"step"], &[]);
+        let _ = execve::<&CStr, &CStr>(c"/missing", &refs(&step), &[]);
         let error = execve::<&CStr, &CStr>(&argv[0], &refs(&argv), &[]).unwrap_err();
         eprintln!("exec failed: {error}");
         exit(1);

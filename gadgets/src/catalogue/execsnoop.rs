@@ -8,8 +8,8 @@ pub(super) static EXECSNOOP: Gadget = Gadget {
     summary: "programs that are started, and attempts that failed",
     description: "One row for each execve and execveat. Arguments are those of the program that runs now, as \
                   /proc/PID/cmdline shows them: for a script those of its interpreter. Attempts that failed have the \
-                  error in RET and the arguments that were asked for. What is left out at the end of long arguments \
-                  is marked by an ellipsis (in JSON by args_truncated).",
+                  error in RET and the arguments that were asked for. What is missing at the end, because arguments \
+                  are long or could not be read, is marked by an ellipsis (in JSON by args_truncated).",
     object: || bpf::object("execsnoop").unwrap_or_default(),
     parameters: &[
         Parameter {
