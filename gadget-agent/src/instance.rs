@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use gadgets::catalogue::Gadget;
 use gadgets::spec::Selector;
@@ -16,6 +16,7 @@ use crate::pods::tracker::Tracker;
 use crate::runtime::attach::attach;
 use crate::runtime::load::Plan;
 use crate::runtime::ring::Alarm;
+use crate::sync::lock;
 use crate::worker::Worker;
 
 /// Instances that may run at once: the bits of a mask.
@@ -171,6 +172,6 @@ impl Instances {
     }
 
     fn lock(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.running)
     }
 }

@@ -22,6 +22,7 @@ mod pods;
 mod runtime;
 mod server;
 mod session;
+mod sync;
 mod worker;
 
 use std::process::ExitCode;

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use gadgets::wire::Frame;
 
+use crate::sync::lock;
+
 /// Bytes of records that may wait.
 const LIMIT: usize = 8 << 20;
 
@@ -115,7 +117,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -44,9 +44,14 @@ impl Cgroup {
         Self { naming: Naming::Done(Names::default()), ..self.clone() }
     }
 
+    /// The runtime's id of the container that it is or lies in; `None` outside containers.
+    pub(crate) fn container_id(&self) -> Option<&str> {
+        self.identity.as_ref()?.container_id.as_deref()
+    }
+
     /// The container's name; outside pods, or if nobody says, its id.
     fn container(&self) -> Option<String> {
-        let id = self.identity.as_ref()?.container_id.as_ref()?;
+        let id = self.container_id()?;
         let name = self.names().and_then(|names| names.container.clone());
         // Twelve digits of an id are what runtimes print.
         name.or_else(|| Some(id.get(..12).unwrap_or(id).to_owned()))
@@ -62,7 +67,7 @@ impl Cgroup {
             pod: names.and_then(|names| names.pod.clone()),
             pod_uid: self.identity.as_ref().and_then(|identity| identity.pod_uid.clone()),
             container: self.container(),
-            container_id: self.identity.as_ref().and_then(|identity| identity.container_id.clone()),
+            container_id: self.container_id().map(str::to_owned),
             sandbox: names.is_some_and(|names| names.sandbox),
             ..CgroupEntry::default()
         }

@@ -246,9 +246,7 @@ impl Directory {
     /// A container's names: its parent's if that is inside the same container, else the bundle's.
     fn naming(&self, container: &str, parent: Option<u64>, is_new: bool) -> Naming {
         let parent = parent.and_then(|parent| self.cgroups.get(&parent));
-        let same = parent.filter(|parent| {
-            parent.identity.as_ref().and_then(|identity| identity.container_id.as_deref()) == Some(container)
-        });
+        let same = parent.filter(|parent| parent.container_id() == Some(container));
         if let Some(same) = same {
             return same.naming.clone();
         }
@@ -268,8 +266,7 @@ impl Directory {
         for id in std::mem::take(&mut self.pending) {
             let Some(cgroup) = self.cgroups.get(&id).cloned() else { continue };
             let Naming::Pending { until } = cgroup.naming else { continue };
-            let container = cgroup.identity.as_ref().and_then(|identity| identity.container_id.as_deref());
-            let names = container.and_then(|container| self.bundles.names(container));
+            let names = cgroup.container_id().and_then(|container| self.bundles.names(container));
             if names.is_none() && Instant::now() < until {
                 self.pending.push(id);
                 continue;

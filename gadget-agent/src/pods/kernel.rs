@@ -1,13 +1,14 @@
 //! The tracker's programs and maps: the kernel's side of following the hierarchy, `bpf/tracker.bpf.c`.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, RingBuffer, RingBufferBuilder};
 
 use super::slots::{self, Slots};
 use crate::error::AgentError;
 use crate::runtime::load::{self, Plan, load};
+use crate::sync::lock;
 
 /// `enum cgroup_level` of `bpf/include/filter.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,10 +195,6 @@ fn parse_event(bytes: &[u8]) -> Option<Event> {
         1 => Some(Event::Removed { id }),
         _ => None,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

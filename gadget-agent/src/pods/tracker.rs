@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use gadgets::spec::Selector;
@@ -23,6 +23,7 @@ use super::kernel::{FilterMaps, Kernel, Trouble};
 use super::selection::is_within;
 use crate::clock;
 use crate::error::AgentError;
+use crate::sync::lock;
 
 /// How often names that are missing are looked for.
 const NAMING_RETRY: Duration = Duration::from_millis(20);
@@ -205,8 +206,4 @@ fn keep_up(tracker: &Weak<Tracker>) {
         let mut polled = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut polled, PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 //! The kernel side of the wake-up rule is `gadget_wakeup` in `bpf/include/gadget.h`.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, RingBuffer, RingBufferBuilder};
@@ -11,6 +11,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::error::AgentError;
+use crate::sync::lock;
 
 /// Records taken from the ring in one go, so that a ring that fills as fast as it is read does not hold up the rest.
 const RECORDS_AT_ONCE: usize = 8192;
@@ -112,8 +113,4 @@ impl Ring {
         let updated = self.state.update(&0u32.to_ne_bytes(), &(state as u32).to_ne_bytes(), MapFlags::ANY);
         debug_assert!(updated.is_ok(), "an array of one element");
     }
-}
-
-fn lock(staged: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
-    staged.lock().unwrap_or_else(PoisonError::into_inner)
 }

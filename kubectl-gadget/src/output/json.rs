@@ -25,7 +25,7 @@ impl Form for Json {
             "variants": node.variants,
             "degraded": node.degraded,
         });
-        writeln!(out, "{}", format::safe_json(&object.to_string()))
+        write_line(&object.to_string(), out)
     }
 
     fn row(&mut self, row: &Row<'_>, out: &mut dyn Write) -> io::Result<()> {
@@ -50,7 +50,7 @@ impl Form for Json {
             }
         }
         line.push('}');
-        writeln!(out, "{}", format::safe_json(line))
+        write_line(line, out)
     }
 
     fn loss(&mut self, context: &Context, loss: &Loss, out: &mut dyn Write) -> io::Result<()> {
@@ -65,7 +65,7 @@ impl Form for Json {
             "to": format::rfc3339(context.clock.wall(loss.to_ns)),
             "count": loss.count,
         });
-        writeln!(out, "{}", format::safe_json(&object.to_string()))
+        write_line(&object.to_string(), out)
     }
 
     fn gap(&mut self, context: &Context, gap: &Gap, out: &mut dyn Write) -> io::Result<()> {
@@ -76,7 +76,7 @@ impl Form for Json {
             "to": format::rfc3339(context.clock.wall(gap.to_ns)),
             "reason": gap.reason,
         });
-        writeln!(out, "{}", format::safe_json(&object.to_string()))
+        write_line(&object.to_string(), out)
     }
 
     fn end(&mut self, context: &Context, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
@@ -88,6 +88,10 @@ impl Form for Json {
             "gaps": totals.gaps,
             "complete": totals.complete(),
         });
-        writeln!(out, "{}", format::safe_json(&object.to_string()))
+        write_line(&object.to_string(), out)
     }
+}
+
+fn write_line(json: &str, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", format::safe_json(json))
 }
