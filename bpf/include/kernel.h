@@ -86,6 +86,29 @@ struct css_set {
 	struct cgroup *dfl_cgrp; /* in the unified hierarchy */
 };
 
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_prog_aux {
+	__u32 id;
+	char name[16];
+	const char *attach_func_name;
+};
+
+struct bpf_prog {
+	__u32 type;
+	struct bpf_prog_aux *aux;
+};
+
+/* The context of an iter/bpf_prog program. */
+struct bpf_iter__bpf_prog {
+	struct bpf_iter_meta *meta;
+	struct bpf_prog *prog;
+};
+
 /* The context of a tracepoint/syscalls/sys_exit_* program. */
 struct syscall_trace_exit {
 	long ret;

@@ -8,7 +8,9 @@ use crate::error::AgentError;
 use crate::host;
 use crate::instance::Instances;
 use crate::pods::bundle::Bundles;
+use crate::pods::hierarchy::Hierarchy;
 use crate::pods::tracker::Tracker;
+use crate::pods::watch;
 
 /// What all sessions share.
 pub(crate) struct Agent {
@@ -20,19 +22,23 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Checks the host and starts to follow its containers.
+    /// Checks the host and starts to follow its containers; with `watch_pods` also the API server's word on them.
     ///
     /// # Errors
     /// If the host lacks something.
-    pub(crate) fn start(catalogue: Catalogue, node: Option<String>, bundles: Bundles) -> Result<Self, AgentError> {
+    pub(crate) fn start(
+        catalogue: Catalogue,
+        node: Option<String>,
+        bundles: Bundles,
+        watch_pods: bool,
+    ) -> Result<Self, AgentError> {
         host::check()?;
         host::provide_tracefs();
-        let tracker = Tracker::start(host::unified_hierarchy()?, bundles)?;
-        Ok(Self {
-            catalogue,
-            node: node.unwrap_or_else(host::name),
-            instances: Instances::new(Arc::clone(&tracker)),
-            tracker,
-        })
+        let node = node.unwrap_or_else(host::name);
+        let tracker = Tracker::start(Hierarchy::find()?, bundles)?;
+        if watch_pods {
+            watch::start(&node, &tracker)?;
+        }
+        Ok(Self { catalogue, node, instances: Instances::new(Arc::clone(&tracker)), tracker })
     }
 }

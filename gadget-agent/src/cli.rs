@@ -25,6 +25,8 @@ enum Command {
     Daemon(DaemonArgs),
     /// Carry one session over standard input and output
     Session(SessionArgs),
+    /// Exit with 0 if the daemon serves its socket
+    Ready(SocketArg),
 }
 
 #[derive(Args)]
@@ -33,6 +35,9 @@ struct DaemonArgs {
     socket: SocketArg,
     #[command(flatten)]
     host: HostArgs,
+    /// Ask the API server about the node's pods, as the service account of the pod that this runs in
+    #[arg(long)]
+    pods: bool,
 }
 
 #[derive(Args)]
@@ -64,8 +69,8 @@ struct HostArgs {
 }
 
 impl HostArgs {
-    fn start(self, catalogue: Catalogue) -> Result<Agent, crate::error::AgentError> {
-        Agent::start(catalogue, self.node, bundle::Bundles::new(&self.bundles))
+    fn start(self, catalogue: Catalogue, watch_pods: bool) -> Result<Agent, crate::error::AgentError> {
+        Agent::start(catalogue, self.node, bundle::Bundles::new(&self.bundles), watch_pods)
     }
 }
 
@@ -83,7 +88,7 @@ pub(crate) fn run(catalogue: Catalogue) -> ExitCode {
         Command::Daemon(args) => daemon(args, catalogue),
         Command::Session(args) if args.local => {
             // The client was told why it ended, and tells the user.
-            return match session::serve_stdio(|| args.host.start(catalogue)) {
+            return match session::serve_stdio(|| args.host.start(catalogue, false)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     tracing::debug!("the session ended: {error}");
@@ -92,6 +97,7 @@ pub(crate) fn run(catalogue: Catalogue) -> ExitCode {
             };
         }
         Command::Session(args) => session::relay(&args.socket.socket),
+        Command::Ready(args) => server::connect(&args.socket).map(drop),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,7 +109,7 @@ pub(crate) fn run(catalogue: Catalogue) -> ExitCode {
 }
 
 fn daemon(args: DaemonArgs, catalogue: Catalogue) -> anyhow::Result<()> {
-    let listener = server::Listener::bind(&args.socket.socket)?;
-    let agent = args.host.start(catalogue)?;
+    let listener = server::Listener::prepare(&args.socket.socket)?;
+    let agent = args.host.start(catalogue, args.pods)?;
     listener.serve(&agent)
 }

@@ -1,7 +1,7 @@
-//! What the host must have before anything is loaded, and where it has it.
+//! What the host must have before anything is loaded, and what it is called.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -58,30 +58,6 @@ fn effective_capabilities() -> Result<u64, AgentError> {
         .ok_or_else(|| AgentError::Internal("no CapEff in /proc/self/status".into()))
 }
 
-/// Where the unified cgroup hierarchy is mounted: on a hybrid host below /sys/fs/cgroup, else there.
-///
-/// # Errors
-/// If it is mounted nowhere.
-pub(crate) fn unified_hierarchy() -> Result<PathBuf, AgentError> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")
-        .map_err(|error| AgentError::internal("read /proc/self/mountinfo", error))?;
-    mounts.lines().find_map(cgroup2_mount).ok_or_else(|| {
-        AgentError::Unsupported(
-            "the unified cgroup hierarchy (cgroup2) is not mounted; mount it, or boot with \
-             systemd.unified_cgroup_hierarchy=1"
-                .into(),
-        )
-    })
-}
-
-/// The mount point, if this line of mountinfo is of the root of a cgroup2 file system.
-fn cgroup2_mount(line: &str) -> Option<PathBuf> {
-    let (mount, kind) = line.split_once(" - ")?;
-    let mut fields = mount.split(' ').skip(3);
-    let (root, point) = (fields.next()?, fields.next()?);
-    (kind.starts_with("cgroup2 ") && root == "/").then(|| PathBuf::from(point))
-}
-
 /// The host's name.
 pub(crate) fn name() -> String {
     nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|_| "localhost".into())
@@ -90,19 +66,4 @@ pub(crate) fn name() -> String {
 /// The release of the running kernel.
 pub(crate) fn kernel() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").map(|release| release.trim().to_owned()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_root_of_cgroup2_counts() {
-        let line =
-            |root: &str, kind: &str| format!("36 25 0:30 {root} /sys/fs/cgroup/unified rw,relatime - {kind} x rw");
-        assert_eq!(cgroup2_mount(&line("/", "cgroup2")), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(cgroup2_mount(&line("/kubepods", "cgroup2")), None);
-        assert_eq!(cgroup2_mount(&line("/", "cgroup")), None);
-        assert_eq!(cgroup2_mount(""), None);
-    }
 }

@@ -1,19 +1,21 @@
 //! Gadgets that run: each is loaded once for all sessions that asked for the same.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use gadgets::catalogue::Gadget;
-use gadgets::spec::Selector;
-use gadgets::wire::Frame;
+use gadgets::spec::{RING_BYTES_MIN, Selector};
+use gadgets::wire::{self, Frame, GadgetStatus};
 
 use crate::error::AgentError;
 use crate::loss;
 use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::pods::tracker::Tracker;
-use crate::runtime::attach::attach;
+use crate::runtime::attach::{Attached, attach};
 use crate::runtime::load::Plan;
 use crate::runtime::ring::Alarm;
 use crate::sync::lock;
@@ -49,12 +51,25 @@ struct Running {
     by_key: HashMap<Key, Handle>,
     bits: u64,
     members: u64,
+    /// Gadgets that were tried out.
+    tried: HashMap<&'static str, GadgetStatus>,
 }
 
 struct Handle {
     commands: Sender<Command>,
     alarm: Alarm,
     about: About,
+    sessions: Arc<AtomicU64>,
+}
+
+impl Running {
+    fn free_bit(&self) -> Result<u32, AgentError> {
+        let bit = self.bits.trailing_ones();
+        if bit < MAX_INSTANCES {
+            return Ok(bit);
+        }
+        Err(AgentError::Busy(format!("{MAX_INSTANCES} gadgets run here already: end some first")))
+    }
 }
 
 /// What a worker is told.
@@ -70,6 +85,7 @@ pub(crate) struct Membership {
     member: u64,
     commands: Sender<Command>,
     alarm: Alarm,
+    sessions: Arc<AtomicU64>,
 }
 
 impl Membership {
@@ -87,6 +103,7 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
         self.leave(false);
     }
 }
@@ -97,7 +114,7 @@ impl Instances {
     }
 
     /// Joins the instance for this key, which is started if it does not run. The frames of `greet` are sent as soon as
-    /// every event that follows will be seen.
+    /// every event that follows will be seen; the user began to look `began` ago.
     ///
     /// # Errors
     /// If the gadget cannot be loaded, or too many run.
@@ -106,16 +123,14 @@ impl Instances {
         gadget: &'static Gadget,
         key: Key,
         selector: Selector,
+        began: Duration,
         outbox: &Arc<Outbox>,
         greet: impl FnOnce(&About) -> Vec<Frame>,
     ) -> Result<Membership, AgentError> {
         // Held while the gadget loads: a second session with the same wish finds it running.
         let mut running = self.lock();
         if !running.by_key.contains_key(&key) {
-            let bit = running.bits.trailing_ones();
-            if bit >= MAX_INSTANCES {
-                return Err(AgentError::Busy(format!("{MAX_INSTANCES} gadgets run here already: end some first")));
-            }
+            let bit = running.free_bit()?;
             let handle = self.start(gadget, key.clone(), bit)?;
             running.bits |= 1 << bit;
             running.by_key.insert(key.clone(), handle);
@@ -125,21 +140,59 @@ impl Instances {
         let Some(handle) = running.by_key.get(&key) else {
             return Err(AgentError::Internal("the instance that was just started is gone".into()));
         };
-        let member = Member::new(id, selector, Arc::clone(outbox), greet(&handle.about));
-        let membership = Membership { member: id, commands: handle.commands.clone(), alarm: handle.alarm.clone() };
+        let member = Member::new(id, selector, began, Arc::clone(outbox), greet(&handle.about));
+        handle.sessions.fetch_add(1, Ordering::Relaxed);
+        let membership = Membership {
+            member: id,
+            commands: handle.commands.clone(),
+            alarm: handle.alarm.clone(),
+            sessions: Arc::clone(&handle.sessions),
+        };
         // An instance removes itself from `by_key` under this lock before it ends, so this one still listens.
         let _ = handle.commands.send(Command::Join(Box::new(member)));
         handle.alarm.ring();
         Ok(membership)
     }
 
-    fn start(self: &Arc<Self>, gadget: &'static Gadget, key: Key, bit: u32) -> Result<Handle, AgentError> {
+    /// What runs now.
+    pub(crate) fn running(&self) -> Vec<wire::Running> {
+        let describe = |(key, handle): (&Key, &Handle)| wire::Running {
+            gadget: key.gadget.to_owned(),
+            parameters: key.constants.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+            ring_bytes: key.ring_bytes,
+            sessions: handle.sessions.load(Ordering::Relaxed),
+        };
+        self.lock().by_key.iter().map(describe).collect()
+    }
+
+    /// How a gadget attaches on this kernel. The first time this is asked it is loaded and unloaded.
+    pub(crate) fn try_out(&self, gadget: &'static Gadget) -> GadgetStatus {
+        let mut running = self.lock();
+        if let Some(known) = running.tried.get(gadget.name) {
+            return known.clone();
+        }
+        let name = gadget.name.to_owned();
+        let key = gadget.constants(&BTreeMap::new()).map_err(AgentError::from).map(|constants| Key {
+            gadget: gadget.name,
+            constants,
+            variants: BTreeMap::new(),
+            ring_bytes: RING_BYTES_MIN,
+        });
+        let attached = key.and_then(|key| self.attach(gadget, &key, running.free_bit()?));
+        let status = match attached {
+            Ok(Attached { variants, degraded, .. }) => GadgetStatus { name, variants, degraded, error: None },
+            Err(error) => GadgetStatus { name, error: Some(error.to_string()), ..GadgetStatus::default() },
+        };
+        running.tried.insert(gadget.name, status.clone());
+        status
+    }
+
+    fn attach(&self, gadget: &'static Gadget, key: &Key, bit: u32) -> Result<Attached, AgentError> {
         let mut constants: BTreeMap<&str, u64> = key.constants.clone();
         constants.insert("gadget_instance", 1 << bit);
         constants.insert("gadget_lost_total", u64::from(loss::KERNEL_TOTAL));
         constants.insert("gadget_wakeup_bytes", u64::from(key.ring_bytes / 4));
         let maps = &self.tracker.maps;
-        let schema = gadget.schema().map_err(|error| AgentError::internal("read the gadget's schema", error))?;
         let plan = Plan {
             object: (gadget.object)(),
             constants,
@@ -147,11 +200,16 @@ impl Instances {
             shared: [("cgroups", &maps.cgroups), ("masks", &maps.masks), ("entering", &maps.entering)].into(),
             programs: None,
         };
-        let attached = attach(gadget, &key.variants, &plan)?;
+        attach(gadget, &key.variants, &plan)
+    }
+
+    fn start(self: &Arc<Self>, gadget: &'static Gadget, key: Key, bit: u32) -> Result<Handle, AgentError> {
+        let schema = gadget.schema().map_err(|error| AgentError::internal("read the gadget's schema", error))?;
+        let attached = self.attach(gadget, &key, bit)?;
         let about = About { variants: attached.variants.clone(), degraded: attached.degraded.clone() };
         let (commands, inbox) = channel();
         let worker = Worker::new(Arc::clone(self), Arc::clone(&self.tracker), attached, &schema, key, bit, inbox)?;
-        let handle = Handle { commands, alarm: worker.alarm(), about };
+        let handle = Handle { commands, alarm: worker.alarm(), about, sessions: Arc::default() };
         std::thread::Builder::new()
             .name(gadget.name.chars().take(15).collect())
             .spawn(move || worker.run())

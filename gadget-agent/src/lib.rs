@@ -6,6 +6,7 @@
 //! - [`runtime`]: BPF objects: loading, attaching, reading their rings
 //! - [`pods`]: which cgroup is whose, and which are wanted
 //! - [`loss`]: what was dropped, and for whom
+//! - [`status`]: what the agent says of itself; [`programs`]: what is loaded into the kernel, and by whom
 //!
 //! It knows no gadget by name: what there is comes with the catalogue.
 
@@ -19,9 +20,11 @@ mod loss;
 mod member;
 mod outbox;
 mod pods;
+mod programs;
 mod runtime;
 mod server;
 mod session;
+mod status;
 mod sync;
 mod worker;
 

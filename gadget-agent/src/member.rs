@@ -1,7 +1,8 @@
 //! One session's share of an instance: which records it wants, what it has been told, what it missed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use gadgets::record::{FLAG_SETUP, Header};
 use gadgets::spec::Selector;
@@ -27,6 +28,10 @@ pub(crate) struct Member {
     pub(crate) outbox: Arc<Outbox>,
     /// The first frames, until they are sent.
     greeting: Vec<Frame>,
+    /// When the user began to look, CLOCK_BOOTTIME ns.
+    began_ns: u64,
+    /// Cgroups of which it was told that nobody can decide about them.
+    undecidable: HashSet<u64>,
     /// Whether records of a cgroup are wanted.
     verdicts: HashMap<u64, bool>,
     /// What the session knows of a cgroup.
@@ -44,12 +49,15 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(id: u64, selector: Selector, outbox: Arc<Outbox>, greeting: Vec<Frame>) -> Self {
+    pub(crate) fn new(id: u64, selector: Selector, began: Duration, outbox: Arc<Outbox>, greeting: Vec<Frame>) -> Self {
+        let began = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX);
         Self {
             id,
             selector,
             outbox,
             greeting,
+            began_ns: clock::boot_ns().saturating_sub(began),
+            undecidable: HashSet::new(),
             verdicts: HashMap::new(),
             told: HashMap::new(),
             untold: Vec::new(),
@@ -63,9 +71,21 @@ impl Member {
         }
     }
 
-    /// Sends the first frames, once.
-    pub(crate) fn greet(&mut self) {
+    /// Sends the first frames, once; and which containers were started while the run was on its way here.
+    pub(crate) fn greet(&mut self, tracker: &Tracker) {
+        if self.greeting.is_empty() {
+            return;
+        }
         self.greeting.drain(..).for_each(|frame| self.outbox.put(&frame));
+        let is_wanted = |cgroup: &&Arc<Cgroup>| verdict(&self.selector, Some(cgroup)) == Verdict::Wanted;
+        let made = tracker.made_after(self.began_ns);
+        let missed: Vec<&Arc<Cgroup>> = made.iter().filter(is_wanted).collect();
+        if let Some(from_ns) = missed.iter().filter_map(|cgroup| cgroup.made_ns).min() {
+            let names: BTreeSet<String> = missed.iter().map(|cgroup| cgroup.full_name()).collect();
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
+            let reason = format!("started before this run was known here: {names}");
+            self.tell_gap(&Gap { from_ns, to_ns: clock::boot_ns(), reason });
+        }
     }
 
     /// Takes a record if it is wanted. Returns whether the session has no further claim to it.
@@ -74,9 +94,10 @@ impl Member {
             return true;
         }
         let id = cgroup.map_or(0, |cgroup| cgroup.id);
-        let selector = &self.selector;
-        let wanted =
-            *self.verdicts.entry(id).or_insert_with(|| verdict(selector, cgroup.map(AsRef::as_ref)) == Verdict::Wanted);
+        let wanted = match self.verdicts.get(&id) {
+            Some(known) => *known,
+            None => self.decide(id, cgroup),
+        };
         if !wanted {
             return false;
         }
@@ -92,6 +113,19 @@ impl Member {
             self.flush();
         }
         true
+    }
+
+    fn decide(&mut self, id: u64, cgroup: Option<&Arc<Cgroup>>) -> bool {
+        let verdict = verdict(&self.selector, cgroup.map(AsRef::as_ref));
+        if let (Verdict::Undecidable, Some(cgroup)) = (verdict, cgroup)
+            && self.undecidable.insert(id)
+        {
+            let (from_ns, to_ns) = (clock::boot_ns(), clock::boot_ns());
+            let reason = format!("the API server has not told of this pod's labels: {}", cgroup.full_name());
+            self.tell_gap(&Gap { from_ns, to_ns, reason });
+        }
+        self.verdicts.insert(id, verdict == Verdict::Wanted);
+        verdict == Verdict::Wanted
     }
 
     /// Whether a record is of the machinery, which this session does not want to see.
@@ -169,6 +203,7 @@ impl Member {
         self.verdicts.clear();
         let gone: Vec<u64> = self.told.keys().copied().filter(|id| !tracker.remembers(*id)).collect();
         gone.iter().for_each(|id| _ = self.told.remove(id));
+        self.undecidable.retain(|id| tracker.remembers(*id));
         self.gone.extend(gone);
     }
 

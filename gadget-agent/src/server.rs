@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::agent::Agent;
@@ -14,23 +14,30 @@ use crate::session;
 /// Where the daemon listens if nothing else is said.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/gadget-agent/agent.sock";
 
-/// The daemon's socket. Only its owner can connect to it.
+/// Connects to the daemon.
+///
+/// # Errors
+/// If none serves this socket.
+pub(crate) fn connect(path: &Path) -> anyhow::Result<UnixStream> {
+    UnixStream::connect(path).map_err(|error| {
+        let path = path.display();
+        anyhow!("no agent listens on {path}: {error}; start one with: gadget-agent daemon --socket {path}")
+    })
+}
+
+/// The daemon's socket, before and while it is served. Only its owner can connect to it, and only a daemon that can
+/// serve listens.
 pub(crate) struct Listener {
-    socket: UnixListener,
     path: PathBuf,
-    /// What ends the daemon: taken by one thread, blocked in all others.
-    signals: SigSet,
 }
 
 impl Listener {
-    /// Takes the socket, unless a daemon serves it. To be called before there are threads: they inherit which signals
-    /// are blocked.
+    /// Makes the path ready, unless a daemon serves it; from then on SIGTERM and SIGINT end the process in good order.
+    /// To be called before there are other threads: they inherit that these signals are blocked.
     ///
     /// # Errors
     /// If one does, or the path cannot be used.
-    pub(crate) fn bind(path: &Path) -> anyhow::Result<Self> {
-        let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
-        signals.thread_block().context("cannot block signals")?;
+    pub(crate) fn prepare(path: &Path) -> anyhow::Result<Self> {
         let folder = path.parent().context("the socket's path has no folder")?;
         fs::DirBuilder::new()
             .recursive(true)
@@ -48,27 +55,22 @@ impl Listener {
             Ok(_) => bail!("{} exists and is no socket: give another --socket", path.display()),
             Err(_) => {}
         }
-        let socket = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-            .with_context(|| format!("cannot protect {}", path.display()))?;
-        Ok(Self { socket, path: path.to_owned(), signals })
+        end_on_signal(path.to_owned())?;
+        Ok(Self { path: path.to_owned() })
     }
 
     /// Serves sessions until SIGTERM or SIGINT.
     ///
     /// # Errors
-    /// If no connection can be taken any more.
+    /// If no connection can be taken (any more).
     pub(crate) fn serve(self, agent: &Agent) -> anyhow::Result<()> {
-        let (signals, path) = (self.signals, self.path.clone());
-        std::thread::spawn(move || {
-            let _ = signals.wait();
-            let _ = fs::remove_file(&path);
-            // What is loaded goes with the process.
-            std::process::exit(0);
-        });
-        tracing::info!("serving on {}", self.path.display());
+        let path = self.path;
+        let socket = UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            .with_context(|| format!("cannot protect {}", path.display()))?;
+        tracing::info!("serving on {}", path.display());
         std::thread::scope(|scope| {
-            for connection in self.socket.incoming() {
+            for connection in socket.incoming() {
                 let connection = connection.context("cannot take connections")?;
                 scope.spawn(move || {
                     if let Err(error) = session::serve_connection(agent, &connection) {
@@ -79,4 +81,16 @@ impl Listener {
             Ok(())
         })
     }
+}
+
+fn end_on_signal(socket: PathBuf) -> anyhow::Result<()> {
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    signals.thread_block().context("cannot block signals")?;
+    std::thread::spawn(move || {
+        let _ = signals.wait();
+        let _ = fs::remove_file(&socket);
+        // What is loaded goes with the process.
+        std::process::exit(0);
+    });
+    Ok(())
 }

@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gadgets::spec::{RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN, RunSpec};
-use gadgets::wire::{Decoder, Failure, FailureKind, Frame, Hello, Node, SILENCE_SECONDS, VERSION, WireError};
+use gadgets::wire::{Decoder, Failure, FailureKind, Frame, Hello, Node, SILENCE_SECONDS, Trailer, VERSION, WireError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::agent::Agent;
 use crate::clock;
 use crate::error::AgentError;
-use crate::instance::{Key, Membership};
+use crate::instance::{About, Key, Membership};
 use crate::outbox::Outbox;
+use crate::server;
+use crate::status::status;
 
 /// Silence after which the client counts as gone.
 const SILENCE: Duration = Duration::from_secs(SILENCE_SECONDS);
@@ -51,13 +53,8 @@ pub(crate) fn serve_connection(agent: &Agent, connection: &UnixStream) -> Result
 /// # Errors
 /// If the daemon cannot be reached; the client was told then.
 pub(crate) fn relay(socket: &Path) -> anyhow::Result<()> {
-    let connection = UnixStream::connect(socket).map_err(|error| {
-        let message = format!(
-            "no agent listens on {}: {error}; start one with: gadget-agent daemon --socket {0}",
-            socket.display()
-        );
-        tell(&Failure { kind: FailureKind::NotFound, message: message.clone() });
-        anyhow::anyhow!(message)
+    let connection = server::connect(socket).inspect_err(|error| {
+        tell(&Failure { kind: FailureKind::Unavailable, message: error.to_string() });
     })?;
     let mut to_daemon = connection.try_clone()?;
     std::thread::spawn(move || {
@@ -118,6 +115,11 @@ fn converse(agent: &Agent, input: impl Read + AsFd, outbox: &Arc<Outbox>) -> Res
         Some(other) => return Err(AgentError::Protocol(format!("its first frame is {}, not hello", other.name()))),
         None => return Ok(()),
     };
+    if hello.status {
+        let status = Frame::Status(Box::new(status(agent)));
+        [own_hello(agent, None), status, Frame::Trailer(Trailer::default())].iter().for_each(|frame| outbox.put(frame));
+        return Ok(());
+    }
     let run = hello.run.ok_or_else(|| AgentError::Usage("the client did not say what to run".into()))?;
     let mut followed = Followed { agent, paths: Vec::new() };
     let membership = join(agent, run, outbox, &mut followed)?;
@@ -161,28 +163,33 @@ fn join(
         )));
     }
     let constants = gadget.constants(&run.parameters)?;
+    // A node that shares its kernel with others is not all that the kernel runs.
+    if run.selector.host && !agent.tracker.owns_kernel() {
+        run.selector.host = false;
+        run.selector.cgroups = vec![agent.tracker.root().to_owned()];
+    }
     for path in &mut run.selector.cgroups {
         *path = agent.tracker.follow(path)?;
         followed.paths.push(path.clone());
     }
     let schema = gadget.schema().map_err(|error| AgentError::internal("read the gadget's schema", error))?;
     let key = Key { gadget: gadget.name, constants, variants: run.variants, ring_bytes };
-    agent.instances.join(gadget, key, run.selector, outbox, |about| {
-        let node = Node {
-            name: agent.node.clone(),
-            kernel: crate::host::kernel(),
-            clock: clock::now(),
-            variants: about.variants.clone(),
-            degraded: about.degraded.clone(),
-        };
-        let hello = Hello {
-            version: VERSION,
-            software: env!("CARGO_PKG_VERSION").to_owned(),
-            node: Some(node),
-            ..Hello::default()
-        };
-        vec![Frame::Hello(Box::new(hello)), Frame::Schema(schema)]
+    let began = Duration::from_millis(run.began_ms_ago);
+    agent.instances.join(gadget, key, run.selector, began, outbox, |about| {
+        vec![own_hello(agent, Some(about)), Frame::Schema(schema)]
     })
+}
+
+fn own_hello(agent: &Agent, about: Option<&About>) -> Frame {
+    let node = Node {
+        name: agent.node.clone(),
+        kernel: crate::host::kernel(),
+        clock: clock::now(),
+        variants: about.map(|about| about.variants.clone()).unwrap_or_default(),
+        degraded: about.map(|about| about.degraded.clone()).unwrap_or_default(),
+    };
+    let software = env!("CARGO_PKG_VERSION").to_owned();
+    Frame::Hello(Box::new(Hello { version: VERSION, software, node: Some(node), ..Hello::default() }))
 }
 
 /// The client's frames.

@@ -151,7 +151,7 @@ impl Worker {
         }
         let wanted = self.members.iter().map(|member| member.selector.clone()).collect();
         self.tracker.set_interest(self.bit, Some(wanted));
-        self.members.iter_mut().for_each(Member::greet);
+        self.members.iter_mut().for_each(|member| member.greet(&self.tracker));
     }
 
     /// Hands out all that is in the ring now. Returns how many records that were.

@@ -11,6 +11,7 @@ pub mod btf;
 pub mod catalogue;
 pub mod errno;
 pub mod format;
+pub mod labels;
 pub mod record;
 pub mod schema;
 pub mod spec;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::labels::LabelSelector;
+
 /// Smallest ring that can be asked for, in bytes.
 pub const RING_BYTES_MIN: u32 = 64 << 10;
 /// Largest ring that can be asked for, in bytes.
@@ -28,6 +30,10 @@ pub struct RunSpec {
     /// What it may use.
     #[serde(default)]
     pub limits: Limits,
+    /// How long ago the user began to look, in ms: a container that was started since, and before the agent heard of
+    /// the run, is told as a gap.
+    #[serde(default)]
+    pub began_ms_ago: u64,
 }
 
 /// Whose events are wanted. Lists that are empty do not restrict; with all empty it means every container.
@@ -38,11 +44,13 @@ pub struct Selector {
     pub namespaces: Vec<String>,
     /// Names of pods.
     pub pods: Vec<String>,
+    /// Labels of pods. What is in no pod has none, and a pod whose labels are not known is not selected.
+    pub labels: LabelSelector,
     /// Names of containers.
     pub containers: Vec<String>,
     /// Paths in the unified hierarchy: each with everything below it. Any cgroup can be named.
     pub cgroups: Vec<String>,
-    /// Everything on the host, in containers and outside.
+    /// Everything on the node, in containers and outside.
     pub host: bool,
     /// Also what belongs to the machinery: sandboxes, and a runtime's own steps on the way into a container.
     pub machinery: bool,

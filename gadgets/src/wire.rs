@@ -53,6 +53,8 @@ pub enum Frame {
     Trailer(Trailer),
     /// The agent cannot go on.
     Error(Failure),
+    /// What the agent says of itself, if it was asked for that instead of a run.
+    Status(Box<Status>),
 }
 
 /// Who speaks, and what is wanted.
@@ -66,6 +68,9 @@ pub struct Hello {
     /// From the client: the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunSpec>,
+    /// From the client: it wants no run, but the agent's [`Status`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub status: bool,
     /// From the client: proof that it may see what it asks for. No agent asks for one yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<serde_json::Value>,
@@ -106,6 +111,68 @@ impl Clock {
     pub fn wall(&self, boot_ns: u64) -> u64 {
         self.wall_ns.wrapping_add(boot_ns).wrapping_sub(self.boot_ns)
     }
+}
+
+/// What an agent says of itself and its node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Pods of this node that the agent knows from the API server; `None` if it does not ask there.
+    pub pods: Option<u64>,
+    /// Containers that it follows.
+    pub containers: u64,
+    /// Its gadgets, and how each attaches here.
+    pub gadgets: Vec<GadgetStatus>,
+    /// What it has loaded for sessions.
+    pub running: Vec<Running>,
+    /// All BPF programs of this kernel, its own included.
+    pub programs: Vec<Program>,
+    /// Why `programs` is empty, if it could not be read.
+    pub programs_error: Option<String>,
+}
+
+/// How a gadget attaches on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GadgetStatus {
+    /// Its name in the catalogue.
+    pub name: String,
+    /// For each hook, the variant that loads; empty for one that cannot be had.
+    pub variants: BTreeMap<String, String>,
+    /// What does not work and why, in words.
+    pub degraded: Vec<String>,
+    /// Why it cannot be loaded at all.
+    pub error: Option<String>,
+}
+
+/// A gadget that is loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Running {
+    /// Its name in the catalogue.
+    pub gadget: String,
+    /// Values of its constants.
+    pub parameters: BTreeMap<String, u64>,
+    /// Size of its ring.
+    pub ring_bytes: u32,
+    /// Sessions that share it.
+    pub sessions: u64,
+}
+
+/// A BPF program that is loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Program {
+    /// The kernel's id.
+    pub id: u32,
+    /// Its name: at most 15 bytes.
+    pub name: String,
+    /// Its type, in lower case.
+    pub kind: String,
+    /// The kernel's function or tracepoint that it is attached to by BTF; empty for other kinds.
+    pub hook: String,
+    /// A process that holds it, as `comm[pid]`; empty if none does.
+    pub holder: String,
 }
 
 /// Names for ids.
@@ -256,6 +323,8 @@ pub enum FailureKind {
     Protocol,
     /// Too much is running already.
     Busy,
+    /// The agent does not serve (yet).
+    Unavailable,
     /// The agent's own fault.
     #[serde(other)]
     Internal,
@@ -311,6 +380,7 @@ impl Frame {
             Self::Stop => (8, "stop"),
             Self::Trailer(_) => (9, "trailer"),
             Self::Error(_) => (10, "error"),
+            Self::Status(_) => (11, "status"),
         }
     }
 
@@ -335,6 +405,7 @@ impl Frame {
             Self::Stop => self.encode_bytes(&[]),
             Self::Trailer(payload) => self.encode_json(payload),
             Self::Error(payload) => self.encode_json(payload),
+            Self::Status(payload) => self.encode_json(payload.as_ref()),
         }
     }
 
@@ -367,6 +438,7 @@ impl Frame {
             8 => Self::Stop,
             9 => Self::Trailer(decode_json("trailer", payload)?),
             10 => Self::Error(decode_json("error", payload)?),
+            11 => Self::Status(Box::new(decode_json("status", payload)?)),
             other => return Err(WireError::UnknownType(other)),
         })
     }
@@ -463,6 +535,7 @@ mod tests {
             Frame::Stop,
             Frame::Trailer(Trailer { records: 4, lost: 5, gaps: 6 }),
             Frame::Error(Failure { kind: FailureKind::Usage, message: "no".into() }),
+            Frame::Status(Box::new(Status { pods: Some(3), ..Status::default() })),
         ]
     }
 

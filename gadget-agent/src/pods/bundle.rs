@@ -2,10 +2,15 @@
 //!
 //! The bundle is written before the container's cgroup exists, so its names are there before the first event.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use super::path::identify;
 
 /// Where containerd (also k3s' and RKE2's) and CRI-O keep bundles; the container's id names the folder inside.
 pub(crate) const DEFAULT_ROOTS: &str = "/run/containerd/io.containerd.runtime.v2.task/*:\
@@ -14,6 +19,11 @@ pub(crate) const DEFAULT_ROOTS: &str = "/run/containerd/io.containerd.runtime.v2
 
 /// The longest config.json that is read.
 const MAX_CONFIG: u64 = 4 << 20;
+
+/// How the processes begin that containerd starts for each pod (`containerd-shim-runc-v2`, cut to 15 bytes).
+const SHIM: &[u8] = b"containerd-shim";
+/// How often they are looked for.
+const SEARCH_AGAIN: Duration = Duration::from_secs(1);
 
 /// A container's names. What its runtime does not say is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,32 +35,46 @@ pub(crate) struct Names {
     pub(crate) sandbox: bool,
 }
 
-/// The folders in which bundles are.
+/// The folders in which bundles are: those that are usual, and those where containerd's shims work.
 #[derive(Clone, Debug)]
 pub(crate) struct Bundles {
     roots: Vec<String>,
+    /// The host's root directory, as this process sees it.
+    host: PathBuf,
     /// The folders that the roots stand for, as of the last refresh.
     folders: Vec<PathBuf>,
+    /// Folders of shims, as of the last search.
+    of_shims: Vec<PathBuf>,
+    searched: Option<Instant>,
 }
 
 impl Bundles {
     /// `roots` are separated by colons; `*` as the last part of one stands for any folder (containerd's namespaces).
     pub(crate) fn new(roots: &str) -> Self {
         let roots = roots.split(':').filter(|root| !root.is_empty()).map(str::to_owned).collect();
-        let mut bundles = Self { roots, folders: Vec::new() };
+        let mut bundles = Self { roots, host: host_root(), folders: Vec::new(), of_shims: Vec::new(), searched: None };
         bundles.refresh();
         bundles
     }
 
     /// Looks which folders there are: to be called before a number of names are looked up.
     pub(crate) fn refresh(&mut self) {
+        if self.searched.is_none_or(|searched| searched.elapsed() >= SEARCH_AGAIN) {
+            self.searched = Some(Instant::now());
+            self.of_shims = folders_of_shims();
+        }
         let expand = |root: &String| match root.strip_suffix("/*") {
-            Some(parent) => fs::read_dir(parent)
+            Some(parent) => fs::read_dir(self.on_host(Path::new(parent)))
                 .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
                 .unwrap_or_default(),
-            None => vec![PathBuf::from(root)],
+            None => vec![self.on_host(Path::new(root))],
         };
-        self.folders = self.roots.iter().flat_map(expand).collect();
+        let usual: Vec<PathBuf> = self.roots.iter().flat_map(expand).collect();
+        self.folders = usual.into_iter().chain(self.of_shims.iter().cloned()).collect();
+    }
+
+    fn on_host(&self, path: &Path) -> PathBuf {
+        self.host.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// The names of a container. `None` if there is no bundle of it that can be read (yet).
@@ -66,7 +90,45 @@ impl Bundles {
     }
 }
 
-fn read_annotations(config: &std::path::Path) -> Option<Names> {
+/// Where the host's files are. In a container that sees the host's processes they are behind its first one.
+fn host_root() -> PathBuf {
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    match (namespace("1"), namespace("self")) {
+        (Some(host), Some(own)) if host != own => "/proc/1/root".into(),
+        _ => "/".into(),
+    }
+}
+
+/// The folders of bundles that containerd's shims work in, wherever its state is kept, as seen through one of them. A
+/// shim's working directory is the bundle of its first container. Any process can call itself a shim; one of a pod is
+/// not believed.
+fn folders_of_shims() -> Vec<PathBuf> {
+    let mut folders = BTreeMap::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()) {
+        if let Some((namespace, folder)) = folder_of_shim(&process) {
+            let seen = process.join("root").join(folder.strip_prefix("/").unwrap_or(&folder));
+            folders.entry((namespace, folder)).or_insert(seen);
+        }
+    }
+    folders.into_values().collect()
+}
+
+/// The folder that this process works in if it is a shim, and the mount namespace in which it has that name.
+fn folder_of_shim(process: &Path) -> Option<(PathBuf, PathBuf)> {
+    let is_shim = fs::read(process.join("comm")).is_ok_and(|comm| comm.starts_with(SHIM));
+    if !is_shim || fs::metadata(process).ok()?.uid() != 0 {
+        return None;
+    }
+    let cgroups = fs::read_to_string(process.join("cgroup")).ok()?;
+    let mut whose = cgroups.lines().filter_map(|line| identify(line.splitn(3, ':').nth(2)?));
+    if whose.any(|whose| whose.pod_uid.is_some()) {
+        return None;
+    }
+    let bundle = fs::read_link(process.join("cwd")).ok()?;
+    Some((fs::read_link(process.join("ns/mnt")).ok()?, bundle.parent()?.to_owned()))
+}
+
+fn read_annotations(config: &Path) -> Option<Names> {
     let metadata = fs::metadata(config).ok()?;
     if !metadata.is_file() || metadata.len() > MAX_CONFIG {
         return None;

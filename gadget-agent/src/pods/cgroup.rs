@@ -1,11 +1,14 @@
 //! One cgroup that belongs to a pod, to a container, or to what a user named.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use gadgets::wire::CgroupEntry;
 
 use super::bundle::Names;
 use super::path::Identity;
+use super::pod::Pod;
 
 /// What is known of a cgroup. A new value replaces the old when more is known.
 #[derive(Clone, Debug)]
@@ -17,6 +20,10 @@ pub(crate) struct Cgroup {
     /// Whose it is; `None` for one that is followed only because a user named it.
     pub(crate) identity: Option<Identity>,
     pub(crate) naming: Naming,
+    /// Its pod, as the API server has it; `None` while it is not known there.
+    pub(crate) pod: Option<Arc<Pod>>,
+    /// When it was made, CLOCK_BOOTTIME ns; `None` for one that was there before the agent.
+    pub(crate) made_ns: Option<u64>,
     /// The filter's slot that its events come through.
     pub(crate) slot: u32,
 }
@@ -49,6 +56,36 @@ impl Cgroup {
         self.identity.as_ref()?.container_id.as_deref()
     }
 
+    /// The UID of the pod that it is or lies in.
+    pub(crate) fn pod_uid(&self) -> Option<&str> {
+        self.identity.as_ref()?.pod_uid.as_deref()
+    }
+
+    /// Its pod's namespace: the API server's word, else its runtime's.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        let pods = self.pod.as_ref().map(|pod| pod.namespace.as_str());
+        pods.or_else(|| self.names()?.namespace.as_deref())
+    }
+
+    /// Its pod's name, likewise.
+    pub(crate) fn pod_name(&self) -> Option<&str> {
+        let pods = self.pod.as_ref().map(|pod| pod.name.as_str());
+        pods.or_else(|| self.names()?.pod.as_deref())
+    }
+
+    /// What a person would call it.
+    pub(crate) fn full_name(&self) -> String {
+        let container = self.container();
+        let parts = [self.namespace(), self.pod_name(), container.as_deref()];
+        let name = parts.into_iter().flatten().collect::<Vec<_>>().join("/");
+        if name.is_empty() { self.path.clone() } else { name }
+    }
+
+    /// Its pod's labels; `None` if nobody says which those are.
+    pub(crate) fn labels(&self) -> Option<&BTreeMap<String, String>> {
+        self.pod.as_ref().map(|pod| &pod.labels)
+    }
+
     /// The container's name; outside pods, or if nobody says, its id.
     fn container(&self) -> Option<String> {
         let id = self.container_id()?;
@@ -59,17 +96,17 @@ impl Cgroup {
 
     /// What the client is told.
     pub(crate) fn entry(&self) -> CgroupEntry {
-        let names = self.names();
         CgroupEntry {
             cgroup: self.id,
             path: self.path.clone(),
-            namespace: names.and_then(|names| names.namespace.clone()),
-            pod: names.and_then(|names| names.pod.clone()),
-            pod_uid: self.identity.as_ref().and_then(|identity| identity.pod_uid.clone()),
+            namespace: self.namespace().map(str::to_owned),
+            pod: self.pod_name().map(str::to_owned),
+            pod_uid: self.pod_uid().map(str::to_owned),
             container: self.container(),
             container_id: self.container_id().map(str::to_owned),
-            sandbox: names.is_some_and(|names| names.sandbox),
-            ..CgroupEntry::default()
+            labels: self.labels().cloned().unwrap_or_default(),
+            owner: self.pod.as_ref().and_then(|pod| pod.owner.clone()),
+            sandbox: self.names().is_some_and(|names| names.sandbox),
         }
     }
 }

@@ -1,9 +1,6 @@
 //! What is known of the hierarchy: whose each cgroup is, which slot it is in, and who wants that slot.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,10 +8,13 @@ use gadgets::spec::Selector;
 
 use super::bundle::{Bundles, Names};
 use super::cgroup::{Cgroup, Naming};
+use super::hierarchy::{Found, Hierarchy};
 use super::kernel::{Event, Kernel, Level, Placed, Trouble};
-use super::path::identify;
+use super::path::{Identity, identify};
+use super::pod::Pod;
 use super::selection::{Verdict, is_within, slot_is_wanted, verdict};
 use super::slots::{self, Slots};
+use crate::clock;
 
 /// How long a removed cgroup is remembered: its last events may still be on their way.
 const REMEMBER: Duration = Duration::from_secs(30);
@@ -23,9 +23,12 @@ const NAMING: Duration = Duration::from_secs(2);
 
 /// All cgroups that belong to a pod or container, or to what a user named.
 pub(crate) struct Directory {
+    hierarchy: Hierarchy,
     kernel: Kernel,
     slots: Slots,
     bundles: Bundles,
+    /// The node's pods by UID, as the API server has them; `None` if nobody asks it.
+    pods: Option<HashMap<String, Arc<Pod>>>,
     cgroups: HashMap<u64, Arc<Cgroup>>,
     /// Cgroups whose names are still looked for.
     pending: Vec<u64>,
@@ -48,11 +51,13 @@ struct Followed {
 
 impl Directory {
     /// For programs that were just attached. Knows nothing before the first [`Directory::merge_walk`].
-    pub(crate) fn new(kernel: Kernel, slots: Slots, bundles: Bundles) -> Self {
+    pub(crate) fn new(hierarchy: Hierarchy, kernel: Kernel, slots: Slots, bundles: Bundles) -> Self {
         Self {
+            hierarchy,
             kernel,
             slots,
             bundles,
+            pods: None,
             cgroups: HashMap::new(),
             pending: Vec::new(),
             removed: VecDeque::new(),
@@ -70,6 +75,49 @@ impl Directory {
     /// The cgroups in a slot.
     pub(crate) fn in_slot(&self, slot: u32) -> Vec<Arc<Cgroup>> {
         self.slots.members(slot).filter_map(|id| self.cgroups.get(&id).cloned()).collect()
+    }
+
+    /// How many containers are known; and how many pods, if the API server is asked.
+    pub(crate) fn count(&self) -> (usize, Option<usize>) {
+        let containers: HashSet<&str> = self.cgroups.values().filter_map(|cgroup| cgroup.container_id()).collect();
+        (containers.len(), self.pods.as_ref().map(HashMap::len))
+    }
+
+    /// The containers whose cgroups were made after this, CLOCK_BOOTTIME ns.
+    pub(crate) fn made_after(&self, after_ns: u64) -> Vec<Arc<Cgroup>> {
+        let is_new = |cgroup: &&Arc<Cgroup>| cgroup.made_ns.is_some_and(|made| made > after_ns);
+        self.cgroups.values().filter(is_new).cloned().collect()
+    }
+
+    /// Takes in all pods of the node. From the first time on, new containers wait a moment for their pods to be known.
+    /// Returns whether it changes what is known of a cgroup.
+    pub(crate) fn replace_pods(&mut self, pods: Vec<Pod>) -> bool {
+        self.pods = Some(HashMap::new());
+        pods.into_iter().fold(false, |changed, pod| self.set_pod(pod) | changed)
+    }
+
+    /// Takes in a pod that is new or has changed. Returns whether it changes what is known of a cgroup.
+    pub(crate) fn set_pod(&mut self, pod: Pod) -> bool {
+        let pod = Arc::new(pod);
+        let of_pod =
+            |cgroup: &&Arc<Cgroup>| cgroup.pod_uid() == Some(&pod.uid) && cgroup.pod.as_deref() != Some(pod.as_ref());
+        let changed: Vec<Arc<Cgroup>> = self.cgroups.values().filter(of_pod).cloned().collect();
+        for cgroup in &changed {
+            let known = Cgroup { pod: Some(Arc::clone(&pod)), ..(**cgroup).clone() };
+            self.cgroups.insert(cgroup.id, Arc::new(known));
+            self.changed_slots.insert(cgroup.slot);
+        }
+        if let Some(pods) = &mut self.pods {
+            pods.insert(pod.uid.clone(), pod);
+        }
+        !changed.is_empty()
+    }
+
+    /// Forgets a pod that was deleted. What is left of it in the hierarchy keeps its names.
+    pub(crate) fn remove_pod(&mut self, uid: &str) {
+        if let Some(pods) = &mut self.pods {
+            pods.remove(uid);
+        }
     }
 
     /// Whether names are still looked for.
@@ -96,7 +144,7 @@ impl Directory {
     }
 
     /// Follows the cgroup at this path and all below, also if it is made anew, until [`Directory::unfollow`].
-    pub(crate) fn follow(&mut self, path: &str, hierarchy: &Path) {
+    pub(crate) fn follow(&mut self, path: &str) {
         if let Some(followed) = self.followed.get_mut(path) {
             followed.sessions += 1;
             return;
@@ -108,7 +156,7 @@ impl Directory {
         if let Err(error) = self.kernel.set_name(name_of(path), Some(slot)) {
             tracing::warn!("{path} will not be followed if it is made anew: {error}");
         }
-        self.merge_walk(hierarchy);
+        self.merge_walk();
     }
 
     /// Takes back one [`Directory::follow`].
@@ -132,12 +180,13 @@ impl Directory {
     }
 
     /// Adds what is in the hierarchy and not yet known, and notices what is gone.
-    pub(crate) fn merge_walk(&mut self, hierarchy: &Path) {
+    pub(crate) fn merge_walk(&mut self) {
         self.bundles.refresh();
         self.read_events();
         let mut missing: HashSet<u64> = self.cgroups.keys().copied().collect();
         self.removed.iter().for_each(|(_, id)| _ = missing.remove(id));
-        walk(hierarchy, &mut |found| {
+        let hierarchy = self.hierarchy.clone();
+        hierarchy.walk(&mut |found| {
             missing.remove(&found.id);
             self.insert_found(found);
         });
@@ -165,7 +214,7 @@ impl Directory {
         if placed.is_none() && is_empty_pod() {
             return;
         }
-        self.insert(found.id, found.parent, found.path, placed);
+        self.insert(found.id, found.parent, found.path, placed, None);
         // One that went before it was in the kernel's map had its removal told to nobody.
         if self.cgroups.contains_key(&found.id) && !found.directory.exists() {
             self.note_removed(found.id);
@@ -190,7 +239,9 @@ impl Directory {
         }
         for event in events {
             match event {
-                Event::Made { id, parent, placed, path } => self.insert(id, Some(parent), &path, Some(placed)),
+                Event::Made { id, parent, placed, path } => {
+                    self.insert(id, Some(parent), &path, Some(placed), Some(clock::boot_ns()));
+                }
                 Event::Removed { id } => self.note_removed(id),
             }
         }
@@ -198,7 +249,7 @@ impl Directory {
     }
 
     /// Takes in a cgroup, and corrects where the kernel has placed it; `None` if it has not.
-    fn insert(&mut self, id: u64, parent: Option<u64>, path: &str, placed: Option<Placed>) {
+    fn insert(&mut self, id: u64, parent: Option<u64>, path: &str, placed: Option<Placed>, made_ns: Option<u64>) {
         // A slot that was taken for this cgroup alone goes back if it ends up in another. One that it inherited is its
         // parent's to keep.
         let taken = placed.filter(|placed| placed.fresh).map(|placed| placed.slot);
@@ -206,6 +257,10 @@ impl Directory {
             let unneeded = taken.filter(|slot| *slot != known.slot);
             unneeded.into_iter().for_each(|slot| self.slots.release_if_empty(slot));
             return;
+        }
+        // Another node's, on the same kernel.
+        if !self.hierarchy.contains(path) {
+            return self.reject(id, placed);
         }
         let identity = identify(path);
         let (unit, level) = match (&identity, self.followed_ancestor(path)) {
@@ -220,14 +275,18 @@ impl Directory {
         {
             tracing::warn!("{path} counts as the host's: {error}");
         }
-        let naming = match identity.as_ref().and_then(|identity| identity.container_id.as_deref()) {
-            None => Naming::Done(Names::default()),
-            Some(container) => self.naming(container, parent, placed.is_some()),
+        let pod = identity.as_ref().and_then(|identity| self.pod(identity.pod_uid.as_deref()?));
+        let naming = match &identity {
+            Some(Identity { container_id: Some(container), pod_uid, .. }) => {
+                let lacks_pod = pod_uid.is_some() && pod.is_none() && self.pods.is_some();
+                self.naming(container, parent, placed.is_some(), lacks_pod)
+            }
+            _ => Naming::Done(Names::default()),
         };
         if matches!(naming, Naming::Pending { .. }) {
             self.pending.push(id);
         }
-        let cgroup = Cgroup { id, path: path.to_owned(), identity, naming, slot };
+        let cgroup = Cgroup { id, path: path.to_owned(), identity, naming, pod, made_ns, slot };
         self.cgroups.insert(id, Arc::new(cgroup));
         self.slots.add(slot, id);
         taken.filter(|taken| *taken != slot).into_iter().for_each(|slot| self.slots.release_if_empty(slot));
@@ -243,17 +302,22 @@ impl Directory {
         }
     }
 
-    /// A container's names: its parent's if that is inside the same container, else the bundle's.
-    fn naming(&self, container: &str, parent: Option<u64>, is_new: bool) -> Naming {
+    fn pod(&self, uid: &str) -> Option<Arc<Pod>> {
+        self.pods.as_ref()?.get(uid).cloned()
+    }
+
+    /// A container's names: its parent's if that is inside the same container, else the bundle's. Those of a new one
+    /// may still come, and so may its pod.
+    fn naming(&self, container: &str, parent: Option<u64>, is_new: bool, lacks_pod: bool) -> Naming {
         let parent = parent.and_then(|parent| self.cgroups.get(&parent));
         let same = parent.filter(|parent| parent.container_id() == Some(container));
         if let Some(same) = same {
             return same.naming.clone();
         }
         match self.bundles.names(container) {
-            Some(names) => Naming::Done(names),
-            None if is_new => Naming::Pending { until: Instant::now() + NAMING },
-            None => Naming::Done(Names::default()),
+            Some(names) if !(is_new && lacks_pod) => Naming::Done(names),
+            _ if is_new => Naming::Pending { until: Instant::now() + NAMING },
+            names => Naming::Done(names.unwrap_or_default()),
         }
     }
 
@@ -267,7 +331,8 @@ impl Directory {
             let Some(cgroup) = self.cgroups.get(&id).cloned() else { continue };
             let Naming::Pending { until } = cgroup.naming else { continue };
             let names = cgroup.container_id().and_then(|container| self.bundles.names(container));
-            if names.is_none() && Instant::now() < until {
+            let lacks_pod = cgroup.pod_uid().is_some() && cgroup.pod.is_none() && self.pods.is_some();
+            if (names.is_none() || lacks_pod) && Instant::now() < until {
                 self.pending.push(id);
                 continue;
             }
@@ -297,9 +362,7 @@ impl Directory {
     /// On a hybrid host nobody removes a pod's directory: it goes with the pod's last container.
     fn forget_empty_pod(&mut self, slot: u32) {
         let left = self.in_slot(slot);
-        let is_pod_only = left.iter().all(|cgroup| {
-            cgroup.identity.as_ref().is_some_and(|whose| whose.pod_uid.is_some() && whose.container_id.is_none())
-        });
+        let is_pod_only = left.iter().all(|cgroup| cgroup.pod_uid().is_some() && cgroup.container_id().is_none());
         if slot != slots::SHARED && is_pod_only {
             left.iter().for_each(|cgroup| self.forget(cgroup.id));
         }
@@ -346,39 +409,4 @@ impl Directory {
 
 fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
-}
-
-/// A cgroup that a walk meets.
-pub(crate) struct Found<'a> {
-    id: u64,
-    parent: Option<u64>,
-    /// In the hierarchy.
-    path: &'a str,
-    directory: &'a Path,
-}
-
-impl Found<'_> {
-    fn has_children(&self) -> bool {
-        let is_directory = |entry: fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-        fs::read_dir(self.directory).is_ok_and(|entries| entries.filter_map(Result::ok).any(is_directory))
-    }
-}
-
-/// Visits all cgroups. Each is visited before its children are listed: those that are made after the visit inherit from
-/// it, and those made before are listed.
-pub(crate) fn walk(hierarchy: &Path, visit: &mut impl FnMut(&Found<'_>)) {
-    let mut open = vec![(hierarchy.to_owned(), String::new(), None)];
-    while let Some((directory, path, parent)) = open.pop() {
-        // Directories come and go while this runs.
-        let Ok(metadata) = fs::symlink_metadata(&directory) else { continue };
-        let id = metadata.ino();
-        visit(&Found { id, parent, path: if path.is_empty() { "/" } else { &path }, directory: &directory });
-        let Ok(entries) = fs::read_dir(&directory) else { continue };
-        for entry in entries.filter_map(Result::ok) {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let name = entry.file_name();
-                open.push((entry.path(), format!("{path}/{}", name.to_string_lossy()), Some(id)));
-            }
-        }
-    }
 }

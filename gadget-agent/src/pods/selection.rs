@@ -11,6 +11,8 @@ pub(crate) enum Verdict {
     Unwanted,
     /// The cgroup's names decide, and they are not known yet.
     Pending,
+    /// The pod's labels decide, and nobody knows them.
+    Undecidable,
 }
 
 /// Whether events of a cgroup are wanted; `None` stands for everything that belongs to no container.
@@ -21,13 +23,22 @@ pub(crate) fn verdict(selector: &Selector, cgroup: Option<&Cgroup>) -> Verdict {
     if matches!(cgroup.naming, Naming::Pending { .. }) {
         return Verdict::Pending;
     }
-    wanted_if(selector.host || is_selected(selector, cgroup))
+    if selector.host {
+        return Verdict::Wanted;
+    }
+    match (is_selected(selector, cgroup), cgroup.labels()) {
+        (false, _) => Verdict::Unwanted,
+        (true, _) if selector.labels.is_empty() => Verdict::Wanted,
+        (true, Some(labels)) => wanted_if(selector.labels.matches(labels)),
+        (true, None) if cgroup.pod_uid().is_some() => Verdict::Undecidable,
+        (true, None) => Verdict::Unwanted,
+    }
 }
 
 /// Whether a slot must let events through: its cgroups are a pod's, now and to come. A container that is made next may
 /// be wanted though none of the present ones is, and a pod whose names nobody knows yet may be any.
 pub(crate) fn slot_is_wanted<'a>(selector: &Selector, cgroups: impl Iterator<Item = &'a Cgroup> + Clone) -> bool {
-    let in_pod = cgroups.clone().any(|cgroup| cgroup.identity.as_ref().is_some_and(|whose| whose.pod_uid.is_some()));
+    let in_pod = cgroups.clone().any(|cgroup| cgroup.pod_uid().is_some());
     if selector.host || !in_pod {
         return cgroups.into_iter().any(|cgroup| verdict(selector, Some(cgroup)) != Verdict::Unwanted);
     }
@@ -35,12 +46,13 @@ pub(crate) fn slot_is_wanted<'a>(selector: &Selector, cgroups: impl Iterator<Ite
         selector.cgroups.is_empty()
             || selector.cgroups.iter().any(|path| is_within(&cgroup.path, path) || is_within(path, &cgroup.path))
     };
-    let mut named = cgroups.clone().filter_map(Cgroup::names).filter(|names| names.pod.is_some());
+    let name = cgroups.clone().find_map(Cgroup::pod_name);
+    let namespace = cgroups.clone().find_map(Cgroup::namespace);
+    let labels = cgroups.clone().find_map(Cgroup::labels);
     cgroups.into_iter().any(overlaps)
-        && named.next().is_none_or(|names| {
-            is_among(&selector.namespaces, &[names.namespace.as_deref()])
-                && is_among(&selector.pods, &[names.pod.as_deref()])
-        })
+        && (name.is_none() || is_among(&selector.pods, &[name]))
+        && (namespace.is_none() || is_among(&selector.namespaces, &[namespace]))
+        && labels.is_none_or(|labels| selector.labels.matches(labels))
 }
 
 fn wanted_if(wanted: bool) -> Verdict {
@@ -77,10 +89,12 @@ mod tests {
     use super::*;
     use crate::pods::bundle::Names;
     use crate::pods::path::identify;
+    use crate::pods::pod::Pod;
+    use std::sync::Arc;
 
     fn cgroup(naming: Naming) -> Cgroup {
         let path = format!("/kubepods/pod{}/{}", "a".repeat(32), "b".repeat(64));
-        Cgroup { id: 7, identity: identify(&path), path, naming, slot: 2 }
+        Cgroup { id: 7, identity: identify(&path), path, naming, pod: None, made_ns: None, slot: 2 }
     }
 
     fn web(sandbox: bool) -> Cgroup {
@@ -131,6 +145,24 @@ mod tests {
         assert!(slot_is_wanted(&app, [web(true)].iter()));
         assert!(!slot_is_wanted(&Selector { pods: list("db"), ..app.clone() }, [web(true)].iter()));
         assert!(slot_is_wanted(&app, [cgroup(Naming::Done(Names::default()))].iter()));
+    }
+
+    #[test]
+    fn labels_decide_as_soon_as_they_are_known() {
+        let pod = |app: &str| Pod {
+            uid: "a".repeat(32),
+            namespace: "shop".into(),
+            name: "web".into(),
+            labels: [("app".to_owned(), app.to_owned())].into(),
+            owner: None,
+        };
+        let of_pod = |app: &str| Cgroup { pod: Some(Arc::new(pod(app))), ..web(false) };
+        let selector = Selector { labels: "app=web".parse().expect("a selector"), ..Selector::default() };
+        assert_eq!(verdict(&selector, Some(&of_pod("web"))), Verdict::Wanted);
+        assert_eq!(verdict(&selector, Some(&of_pod("db"))), Verdict::Unwanted);
+        assert_eq!(verdict(&selector, Some(&web(false))), Verdict::Undecidable);
+        assert!(slot_is_wanted(&selector, [of_pod("web")].iter()) && !slot_is_wanted(&selector, [of_pod("db")].iter()));
+        assert!(slot_is_wanted(&selector, [web(false)].iter()));
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -18,9 +17,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::bundle::Bundles;
 use super::cgroup::Cgroup;
-use super::directory::{Directory, walk};
+use super::directory::Directory;
+use super::hierarchy::Hierarchy;
 use super::kernel::{FilterMaps, Kernel, Trouble};
-use super::selection::is_within;
+use super::pod::Pod;
 use crate::clock;
 use crate::error::AgentError;
 use crate::sync::lock;
@@ -37,12 +37,22 @@ const MIN_CGROUPS: usize = 16384;
 /// What is known of the hierarchy, kept up to date by a thread of its own.
 pub(crate) struct Tracker {
     pub(crate) maps: FilterMaps,
-    hierarchy: PathBuf,
+    hierarchy: Hierarchy,
     ring: Arc<MapHandle>,
     directory: Mutex<Directory>,
     gaps: Mutex<Gaps>,
     /// Changes whenever an answer of [`Tracker::get`] may.
     generation: AtomicU64,
+}
+
+/// What the API server says of the node's pods.
+pub(crate) enum PodNews {
+    /// These there are.
+    All(Vec<Pod>),
+    /// This one is new, or has changed.
+    Changed(Pod),
+    /// The one with this UID is gone.
+    Deleted(String),
 }
 
 /// Times in which containers may have been missed: the last ones, numbered.
@@ -57,13 +67,13 @@ impl Tracker {
     ///
     /// # Errors
     /// If the kernel refuses its programs.
-    pub(crate) fn start(hierarchy: PathBuf, bundles: Bundles) -> Result<Arc<Self>, AgentError> {
+    pub(crate) fn start(hierarchy: Hierarchy, bundles: Bundles) -> Result<Arc<Self>, AgentError> {
         let mut existing = 0;
-        walk(&hierarchy, &mut |_| existing += 1);
+        hierarchy.walk(&mut |_| existing += 1);
         let room = (existing * 4).max(MIN_CGROUPS);
         let parts = Kernel::attach(u32::try_from(room).unwrap_or(u32::MAX))?;
-        let mut directory = Directory::new(parts.kernel, parts.slots, bundles);
-        directory.merge_walk(&hierarchy);
+        let mut directory = Directory::new(hierarchy.clone(), parts.kernel, parts.slots, bundles);
+        directory.merge_walk();
         let tracker = Arc::new(Self {
             maps: parts.maps,
             hierarchy,
@@ -119,19 +129,13 @@ impl Tracker {
     /// # Errors
     /// If there is no such cgroup.
     pub(crate) fn follow(&self, path: &str) -> Result<String, AgentError> {
-        let mount = self.hierarchy.to_string_lossy();
-        let relative = if is_within(path, &mount) { &path[mount.trim_end_matches('/').len()..] } else { path };
-        let relative = relative.trim_matches('/');
-        let directory = self.hierarchy.join(relative);
-        let stays_inside = !relative.split('/').any(|part| part == "..");
-        if !stays_inside || !directory.is_dir() {
-            return Err(AgentError::NotFound(format!(
-                "no cgroup {path:?}: there is no directory {}; give a path as in /proc/PID/cgroup",
-                directory.display()
-            )));
-        }
-        let path = format!("/{relative}");
-        self.lock().follow(&path, &self.hierarchy);
+        let path = self.hierarchy.resolve(path).ok_or_else(|| {
+            AgentError::NotFound(format!(
+                "no cgroup {path:?} below {}; give a path as in /proc/PID/cgroup",
+                self.root()
+            ))
+        })?;
+        self.lock().follow(&path);
         self.changed();
         Ok(path)
     }
@@ -140,6 +144,45 @@ impl Tracker {
     pub(crate) fn unfollow(&self, path: &str) {
         self.lock().unfollow(path);
         self.changed();
+    }
+
+    /// Which part of the hierarchy is this node's.
+    pub(crate) fn root(&self) -> &str {
+        self.hierarchy.root()
+    }
+
+    /// Whether what is outside of containers is this node's too.
+    pub(crate) fn owns_kernel(&self) -> bool {
+        self.hierarchy.is_whole_kernel()
+    }
+
+    /// How many containers are known; and how many pods, if the API server is asked.
+    pub(crate) fn count(&self) -> (usize, Option<usize>) {
+        self.lock().count()
+    }
+
+    /// The containers whose cgroups were made after this, CLOCK_BOOTTIME ns.
+    pub(crate) fn made_after(&self, after_ns: u64) -> Vec<Arc<Cgroup>> {
+        let mut directory = self.lock();
+        self.catch_up(&mut directory);
+        directory.made_after(after_ns)
+    }
+
+    /// Takes in what the API server says of the node's pods.
+    pub(crate) fn learn(&self, news: PodNews) {
+        let mut directory = self.lock();
+        let changed = match news {
+            PodNews::All(pods) => directory.replace_pods(pods),
+            PodNews::Changed(pod) => directory.set_pod(pod),
+            PodNews::Deleted(uid) => {
+                directory.remove_pod(&uid);
+                false
+            }
+        };
+        self.catch_up(&mut directory);
+        if changed {
+            self.changed();
+        }
     }
 
     /// Times in which containers may have been missed, after the `seen` first ones; and how many there are by now.
@@ -171,7 +214,7 @@ impl Tracker {
         for trouble in troubles {
             tracing::warn!("{}", trouble.reason());
             if trouble == Trouble::EventsFull {
-                directory.merge_walk(&self.hierarchy);
+                directory.merge_walk();
                 self.changed();
             }
             // A pod without a slot of its own costs time, and no events.

@@ -20,6 +20,10 @@ pub static COMMON_COLUMNS: [(&str, &str); 5] = [
     ("time", "time of day; in JSON date and time in UTC"),
 ];
 
+/// Columns that every gadget has and no table shows unless it is asked to.
+pub static EXTRA_COLUMNS: [(&str, &str); 2] =
+    [("owner", "what the pod belongs to, as in Deployment/web"), ("labels", "labels of the pod")];
+
 /// A set of gadgets. The agent and the client each work on one and know none by name.
 #[derive(Clone, Copy, Debug)]
 pub struct Catalogue(pub &'static [&'static Gadget]);
