@@ -1,16 +1,20 @@
 //! The client: what people type, and what they see.
 //!
 //! - [`cli`]: one file a command: flags, and what they mean
-//! - [`connect`]: how an agent is reached
-//! - [`stream`]: one run: frames in, rows out, until it ends
+//! - [`cluster`]: the way to a cluster's API server, and what its errors mean
+//! - [`deploy`]: the agents into a cluster, and out of it
+//! - [`run`]: one run of a gadget: sessions with agents, one stream out of them
+//! - [`status`]: what agents say of themselves
 //! - [`output`]: rows as a table or as JSON
 //! - [`exit`]: what went wrong, and the exit code that says so
 
 mod cli;
-mod connect;
+mod cluster;
+mod deploy;
 mod exit;
 mod output;
-mod stream;
+mod run;
+mod status;
 
 use std::process::ExitCode;
 

@@ -54,7 +54,7 @@ fn the_agent_is_one_static_file() {
 
 #[test]
 fn version_and_help() {
-    assert!(prints(&["version"]).starts_with("kubectl-gadget 0."));
+    assert!(prints(&["version", "--client"]).starts_with("kubectl-gadget 0."));
     let help = prints(&["execsnoop", "--help"]);
     for flag in ["--local", "--host", "--cgroup", "--container", "--failed", "--args-bytes", "--columns", "--timeout"] {
         assert!(help.contains(flag), "{flag}");

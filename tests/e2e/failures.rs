@@ -35,7 +35,8 @@ fn a_command_line_that_makes_no_sense() {
     fails(&["execsnoop", "--local", "--buffer", "1KiB"], 2, &["1KiB", "64.0 KiB"]);
     fails(&["execsnoop", "--local", "--args-bytes", "many"], 2, &["many", "a number from 0 to 16384"]);
     fails(&["execsnoop", "--local", "--host", "-p", "web"], 2, &["--host"]);
-    fails(&["execsnoop"], 2, &["--local"]);
+    fails(&["execsnoop", "-l", "app in web"], 2, &["app in web", "app in (web,api)"]);
+    fails(&["execsnoop", "--local", "-l", "app=web"], 2, &["--local"]);
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! `explain`: what a gadget shows, column by column, and how it comes by it. Needs no agent.
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches as _};
-use comfy_table::{Table, presets};
-use gadgets::catalogue::{COMMON_COLUMNS, Catalogue, Gadget, ParameterKind};
+use gadgets::catalogue::{COMMON_COLUMNS, Catalogue, EXTRA_COLUMNS, Gadget, ParameterKind};
 use serde_json::{Value, json};
 
-use super::{Format, find, print};
+use super::{Format, find, print, table};
 use crate::exit::End;
 use crate::output::columns;
 
@@ -59,7 +58,8 @@ fn as_json(gadget: &Gadget) -> anyhow::Result<Value> {
             json!({"name": hook.name, "without": hook.without, "variants": variants})
         })
         .collect();
-    let common: Vec<_> = COMMON_COLUMNS.iter().map(|(name, doc)| json!({"name": name, "doc": doc})).collect();
+    let common: Vec<_> =
+        COMMON_COLUMNS.iter().chain(&EXTRA_COLUMNS).map(|(name, doc)| json!({"name": name, "doc": doc})).collect();
     Ok(json!({
         "name": gadget.name,
         "aliases": gadget.aliases,
@@ -85,7 +85,7 @@ fn as_text(gadget: &Gadget) -> anyhow::Result<String> {
     let mark = |name: &str| if shown.contains(&name) { "yes" } else { "" };
 
     let mut fields = table(["COLUMN", "SHOWN", "MEANING"]);
-    for (name, doc) in COMMON_COLUMNS {
+    for (name, doc) in COMMON_COLUMNS.into_iter().chain(EXTRA_COLUMNS) {
         fields.add_row([name, mark(name), doc]);
     }
     for field in schema.fields() {
@@ -116,10 +116,4 @@ fn as_text(gadget: &Gadget) -> anyhow::Result<String> {
         .filter_map(|hook| Some(format!("\nWithout hook {}: {}.", hook.name, hook.without?)))
         .collect();
     Ok(format!("{text}{}\n{missing}", hooks.trim_fmt()))
-}
-
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    table
 }

@@ -6,17 +6,24 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches as _, ValueHint};
 use gadgets::catalogue::{Gadget, ParameterKind};
+use gadgets::labels::LabelSelector;
 use gadgets::spec::{Limits, RING_BYTES_MAX, RING_BYTES_MIN, RunSpec, Selector};
 
-use super::nearest;
-use crate::connect::Local;
+use super::cluster::ClusterArgs;
+use super::{block_on, nearest};
+use crate::cluster::Cluster;
+use crate::deploy::{self, Progress};
 use crate::exit::{End, Usage};
 use crate::output::columns::{self, Columns};
 use crate::output::{Format, Output};
-use crate::stream::{self, Run};
+use crate::run::connection::Local;
+use crate::run::targets::{Wanted, WantedPods};
+use crate::run::{self, Place, Run};
 
 /// `RING_BYTES_DEFAULT`, as people write it.
 const RING_DEFAULT: &str = "4MiB";
+/// How long --rm waits for the agents to come, and to go.
+const DEPLOY_TIMEOUT: Duration = Duration::from_secs(120);
 const PARAMETERS: &str = "Parameters of this gadget";
 
 #[derive(Args)]
@@ -24,44 +31,58 @@ struct RunArgs {
     #[command(flatten)]
     selector: SelectorArgs,
     #[command(flatten)]
-    place: PlaceArgs,
-    #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    deploy: DeployArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    local: LocalArgs,
 }
 
 #[derive(Args)]
 #[command(next_help_heading = "Whose events")]
 struct SelectorArgs {
-    /// Pods of this namespace (repeat, or separate by commas)
+    /// Pods of this namespace, instead of the context's (repeat, or separate by commas)
     #[arg(short, long, value_name = "NAME", value_delimiter = ',')]
     namespace: Vec<String>,
-    /// The pod of this name (likewise)
+    /// Pods of all namespaces
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    all_namespaces: bool,
+    /// Pods with these labels, as in app=web or 'app in (web,api),tier!=db'
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    selector: Option<LabelSelector>,
+    /// The pod of this name (repeat, or separate by commas)
     #[arg(short, long, value_name = "NAME", value_delimiter = ',')]
     pod: Vec<String>,
     /// Containers of this name (likewise)
     #[arg(short, long, value_name = "NAME", value_delimiter = ',')]
     container: Vec<String>,
-    /// A cgroup and all below it, by its path as in /proc/PID/cgroup; need not be a container's (repeat for more)
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
-    cgroup: Vec<String>,
-    /// Everything on the host, in containers and outside
-    #[arg(long, conflicts_with_all = ["namespace", "pod", "container", "cgroup"])]
-    host: bool,
+    /// Only on the node of this name (likewise); without any of the above, everything on it, in pods and outside; without
+    /// a name, on all nodes
+    #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 0..=1, default_missing_value = "")]
+    node: Vec<String>,
     /// Also pods' sandboxes, and a runtime's own steps on the way into a container
     #[arg(long)]
     machinery: bool,
 }
 
 #[derive(Args)]
-#[command(next_help_heading = "Where")]
-struct PlaceArgs {
-    /// On this host, without a cluster
-    #[arg(long)]
+#[command(next_help_heading = "On this host, without a cluster")]
+struct LocalArgs {
+    /// On this host, without a cluster; there nobody knows labels
+    #[arg(long, conflicts_with_all = ["selector", "node", "all_namespaces"])]
     local: bool,
-    /// The agent to start for --local; else the one beside this program, or in PATH
-    #[arg(long, value_name = "FILE", env = "KUBECTL_GADGET_AGENT", requires = "local")]
+    /// Everything on this host, in containers and outside
+    #[arg(long, requires = "local", conflicts_with_all = ["namespace", "pod", "container", "cgroup"])]
+    host: bool,
+    /// A cgroup and all below it, by its path as in /proc/PID/cgroup; need not be a container's (repeat for more)
+    #[arg(long, value_name = "PATH", requires = "local", value_hint = ValueHint::DirPath)]
+    cgroup: Vec<String>,
+    /// The agent to start; else the one beside this program, or in PATH
+    #[arg(long, value_name = "FILE", env = "KUBECTL_GADGET_AGENT", value_hint = ValueHint::FilePath)]
     agent: Option<PathBuf>,
     /// Share the agent that serves this socket (gadget-agent daemon), instead of starting one
     #[arg(long, value_name = "PATH", requires = "local")]
@@ -96,7 +117,18 @@ struct LimitArgs {
     variant: Vec<(String, String)>,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+#[derive(Args)]
+#[command(next_help_heading = "Agents")]
+struct DeployArgs {
+    /// Deploy the agents for this run, and remove them after it
+    #[arg(long, conflicts_with = "local")]
+    rm: bool,
+    /// The agents' image, with --rm
+    #[arg(long, value_name = "REF", requires = "rm")]
+    image: Option<String>,
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 30s or 5min"))?;
     if duration.is_zero() { Err("it must be longer than nothing".into()) } else { Ok(duration) }
 }
@@ -143,13 +175,6 @@ fn capitalised(text: &str) -> String {
 
 pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Result<End> {
     let args = RunArgs::from_arg_matches(matches)?;
-    if !args.place.local {
-        return Err(Usage(format!(
-            "this version works on one host: add --local, as in: kubectl gadget {} --local",
-            gadget.name
-        ))
-        .into());
-    }
     let shown = match &args.output.columns {
         Some(list) => choose_columns(gadget, list)?,
         None => Columns::defaults(gadget),
@@ -161,29 +186,111 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
         };
         Some((parameter.name.to_owned(), value?))
     });
-    let SelectorArgs { namespace, pod, container, cgroup, host, machinery } = args.selector;
     let spec = RunSpec {
         gadget: gadget.name.to_owned(),
-        selector: Selector {
-            namespaces: namespace,
-            pods: pod,
-            containers: container,
-            cgroups: cgroup,
-            host,
-            machinery: machinery || host,
-        },
         parameters: given.collect(),
         variants: args.limits.variant.into_iter().collect(),
         limits: Limits { ring_bytes: u32::try_from(args.limits.buffer.as_u64()).ok() },
+        ..RunSpec::default()
     };
-    let local = Local { agent: args.place.agent, socket: args.place.socket };
-    let run = Run {
+    let mut run = Run {
         spec,
         timeout: args.limits.timeout,
         fail_on_loss: args.limits.fail_on_loss,
         output: Output::new(args.output.output, shown),
     };
-    stream::run(local, run)
+    if args.local.local {
+        let local = Local { agent: args.local.agent, socket: args.local.socket };
+        run.spec.selector = Selector {
+            host: args.local.host,
+            cgroups: args.local.cgroup,
+            machinery: args.selector.machinery || args.local.host,
+            ..args.selector.selector()
+        };
+        return block_on(run::run(Place::Local(local), run));
+    }
+    let DeployArgs { rm, image } = args.deploy;
+    block_on(async {
+        let cluster = Cluster::connect(&args.cluster).await?;
+        let (selector, wanted) = args.selector.in_cluster(&cluster.default_namespace);
+        run.spec.selector = selector;
+        let guard = if rm { Some(Guest::deploy(&cluster, image).await?) } else { None };
+        let ended = run::run(Place::Cluster(Box::new(cluster.clone()), wanted), run).await;
+        if let Some(guest) = guard {
+            guest.undeploy(&cluster).await?;
+        }
+        ended
+    })
+}
+
+impl SelectorArgs {
+    /// What the flags mean on a host.
+    fn selector(self) -> Selector {
+        Selector {
+            namespaces: self.namespace,
+            pods: self.pod,
+            labels: self.selector.unwrap_or_default(),
+            containers: self.container,
+            machinery: self.machinery,
+            ..Selector::default()
+        }
+    }
+
+    /// What they mean in a cluster, where a namespace counts if none is given; and which nodes that needs.
+    fn in_cluster(mut self, default_namespace: &str) -> (Selector, Wanted) {
+        let nodes: Vec<String> = self.node.iter().filter(|name| !name.is_empty()).cloned().collect();
+        let any_pod = self.pod.is_empty() && self.selector.is_none();
+        let names_nothing = any_pod && self.namespace.is_empty() && !self.all_namespaces && self.container.is_empty();
+        if names_nothing && !self.node.is_empty() {
+            return (Selector { host: true, machinery: true, ..Selector::default() }, Wanted { nodes, pods: None });
+        }
+        if self.namespace.is_empty() && !self.all_namespaces {
+            self.namespace = vec![default_namespace.to_owned()];
+        }
+        // All pods of all namespaces: every node has some.
+        let everywhere = any_pod && self.all_namespaces;
+        let selector = self.selector();
+        let pods = WantedPods {
+            namespaces: selector.namespaces.clone(),
+            names: selector.pods.clone(),
+            labels: selector.labels.clone(),
+        };
+        (selector, Wanted { nodes, pods: (!everywhere).then_some(pods) })
+    }
+}
+
+/// Agents that are there for one run.
+enum Guest {
+    Deployed,
+    /// They were there before, and stay.
+    Found,
+}
+
+impl Guest {
+    async fn deploy(cluster: &Cluster, image: Option<String>) -> anyhow::Result<Self> {
+        let say = |progress: Progress| eprintln!("{progress}");
+        if deploy::daemon_set(cluster).await?.is_some() {
+            eprintln!("kubectl gadget is deployed already: it is used, and stays");
+            return Ok(Self::Found);
+        }
+        let options = deploy::Options { image, ..deploy::Options::default() };
+        if let Err(error) = deploy::deploy(cluster, &options, Some(DEPLOY_TIMEOUT), &say).await {
+            Self::Deployed.undeploy(cluster).await?;
+            return Err(error);
+        }
+        Ok(Self::Deployed)
+    }
+
+    async fn undeploy(self, cluster: &Cluster) -> anyhow::Result<()> {
+        match self {
+            Self::Found => {}
+            Self::Deployed => {
+                let say = |progress: Progress| eprintln!("{progress}");
+                deploy::undeploy(cluster, Some(DEPLOY_TIMEOUT), &say).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn choose_columns(gadget: &Gadget, list: &str) -> anyhow::Result<Columns> {
@@ -208,6 +315,35 @@ mod tests {
         assert_eq!(ring_bytes(RING_DEFAULT), Ok(ByteSize(RING_BYTES_DEFAULT.into())));
         assert_eq!(ring_bytes("100KiB"), Ok(ByteSize::kib(128)));
         assert!(ring_bytes("1KiB").is_err() && ring_bytes("1GiB").is_err() && ring_bytes("much").is_err());
+    }
+
+    fn in_cluster(words: &[&str]) -> (Selector, Wanted) {
+        let command = SelectorArgs::augment_args(Command::new("test").no_binary_name(true));
+        let matches = command.try_get_matches_from(words).expect("a command line");
+        SelectorArgs::from_arg_matches(&matches).expect("arguments").in_cluster("home")
+    }
+
+    #[test]
+    fn a_namespace_counts_unless_all_or_a_node_are_meant() {
+        let (selector, wanted) = in_cluster(&["-l", "app=web"]);
+        assert_eq!(selector.namespaces, ["home"]);
+        assert_eq!(wanted.pods.expect("pods").labels.to_string(), "app=web");
+        let (selector, wanted) = in_cluster(&["-A", "-l", "app=web"]);
+        assert!(selector.namespaces.is_empty() && wanted.pods.is_some_and(|pods| pods.namespaces.is_empty()));
+        let (selector, wanted) = in_cluster(&["-A"]);
+        assert!(wanted.pods.is_none() && !selector.host);
+    }
+
+    #[test]
+    fn a_node_alone_means_all_of_it_and_else_narrows() {
+        let (selector, wanted) = in_cluster(&["--node"]);
+        assert!(selector.host && wanted.pods.is_none() && wanted.nodes.is_empty());
+        let (selector, wanted) = in_cluster(&["--node", "a,b"]);
+        assert!(selector.host && wanted.nodes == ["a", "b"]);
+        let (selector, wanted) = in_cluster(&["--node", "a", "-p", "web"]);
+        assert!(!selector.host && wanted.nodes == ["a"] && wanted.pods.is_some());
+        let (selector, wanted) = in_cluster(&["--node", "a", "-A"]);
+        assert!(!selector.host && wanted.pods.is_none());
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! `list`: which gadgets there are.
 
 use clap::{ArgMatches, Args, Command, FromArgMatches as _};
-use comfy_table::{Table, presets};
 use gadgets::catalogue::Catalogue;
 use serde_json::json;
 
-use super::{Format, print};
+use super::{Format, print, table};
 use crate::exit::End;
 
 #[derive(Args)]
@@ -29,8 +28,7 @@ pub(super) fn run(catalogue: Catalogue, matches: &ArgMatches) -> anyhow::Result<
             .collect();
         return Ok(print(&serde_json::to_string_pretty(&gadgets)?));
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["NAME", "ALIASES", "SHOWS"]);
+    let mut table = table(["NAME", "ALIASES", "SHOWS"]);
     for gadget in catalogue.0 {
         table.add_row([gadget.name, &gadget.aliases.join(", "), gadget.summary]);
     }

@@ -1,11 +1,17 @@
 //! The command line: one sub-command for each gadget of the catalogue, and those about gadgets.
 
+pub(crate) mod cluster;
+mod deploy;
 mod explain;
 mod gadget;
 mod list;
+mod status;
+mod undeploy;
 mod version;
 
+use anyhow::Context as _;
 use clap::Command;
+use comfy_table::{Table, presets};
 use gadgets::catalogue::{Catalogue, Gadget};
 
 use crate::exit::{End, Usage};
@@ -21,6 +27,9 @@ pub(crate) fn run(catalogue: Catalogue) -> anyhow::Result<End> {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands(catalogue.0.iter().map(|gadget| gadget::command(gadget)))
+        .subcommand(deploy::command())
+        .subcommand(undeploy::command())
+        .subcommand(status::command())
         .subcommand(list::command())
         .subcommand(explain::command())
         .subcommand(version::command());
@@ -29,7 +38,10 @@ pub(crate) fn run(catalogue: Catalogue) -> anyhow::Result<End> {
     match matches.subcommand() {
         Some(("list", matches)) => list::run(catalogue, matches),
         Some(("explain", matches)) => explain::run(catalogue, matches),
-        Some(("version", _)) => Ok(version::run()),
+        Some(("version", matches)) => version::run(matches),
+        Some(("deploy", matches)) => deploy::run(matches),
+        Some(("undeploy", matches)) => undeploy::run(matches),
+        Some(("status", matches)) => status::run(matches),
         Some((name, matches)) => gadget::run(find(catalogue, name)?, matches),
         None => Err(Usage("no command".into()).into()),
     }
@@ -65,4 +77,16 @@ fn print(text: &str) -> End {
     use std::io::Write as _;
     let _ = writeln!(std::io::stdout(), "{text}");
     End::Done
+}
+
+/// Does work that waits for others, on this thread.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?.block_on(work)
+}
+
+/// A table that is printed at once.
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    table
 }

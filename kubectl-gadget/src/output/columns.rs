@@ -1,6 +1,6 @@
 //! Which columns a table has.
 
-use gadgets::catalogue::{COMMON_COLUMNS, Gadget};
+use gadgets::catalogue::{COMMON_COLUMNS, EXTRA_COLUMNS, Gadget};
 use gadgets::schema::SchemaError;
 
 /// The columns of a table, in their order, by name.
@@ -13,7 +13,7 @@ pub(crate) struct Columns(pub(crate) Vec<String>);
 /// If its object does not follow `gadget.h`: a fault of the build.
 pub(crate) fn names(gadget: &Gadget) -> Result<Vec<String>, SchemaError> {
     let schema = gadget.schema()?;
-    let common = COMMON_COLUMNS.iter().map(|(name, _)| (*name).to_owned());
+    let common = COMMON_COLUMNS.iter().chain(&EXTRA_COLUMNS).map(|(name, _)| (*name).to_owned());
     Ok(common.chain(schema.fields().map(|field| field.name.clone())).collect())
 }
 

@@ -4,11 +4,12 @@
 use std::io::{self, Write};
 
 use gadgets::format;
-use gadgets::record::FLAG_SETUP;
-use gadgets::wire::{Gap, Loss};
+use gadgets::record::{FLAG_SETUP, Record};
+use gadgets::wire::Loss;
 use serde_json::{Value, json};
 
-use super::{Context, Form, Row, Totals};
+use super::context::Context;
+use super::{Form, Hole, Totals, summary};
 
 #[derive(Default)]
 pub(super) struct Json {
@@ -16,6 +17,10 @@ pub(super) struct Json {
 }
 
 impl Form for Json {
+    fn ready(&mut self, _: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
+
     fn begin(&mut self, context: &Context, out: &mut dyn Write) -> io::Result<()> {
         let node = &context.node;
         let object = json!({
@@ -28,24 +33,30 @@ impl Form for Json {
         write_line(&object.to_string(), out)
     }
 
-    fn row(&mut self, row: &Row<'_>, out: &mut dyn Write) -> io::Result<()> {
-        let header = &row.record.header;
-        let entry = row.context.cgroup(header);
+    fn row(&mut self, context: &Context, record: &Record<'_>, out: &mut dyn Write) -> io::Result<()> {
+        let header = &record.header;
+        let entry = context.cgroup(header.cgroup);
         let text = |text: Option<&str>| Value::from(text).to_string();
         let line = &mut self.line;
         line.clear();
         line.push_str(r#"{"type":"event","node":"#);
-        line.push_str(&text(Some(&row.context.node.name)));
+        line.push_str(&text(Some(&context.node.name)));
         for (name, value) in [("namespace", &entry.namespace), ("pod", &entry.pod), ("container", &entry.container)] {
             line.push_str(&format!(",\"{name}\":{}", text(value.as_deref())));
         }
-        let time = format::rfc3339(row.context.clock.wall(header.time));
+        if let Some(owner) = &entry.owner {
+            line.push_str(&format!(",\"owner\":{}", text(Some(owner))));
+        }
+        if !entry.labels.is_empty() {
+            line.push_str(&format!(",\"labels\":{}", json!(entry.labels)));
+        }
+        let time = format::rfc3339(context.clock.wall(header.time));
         line.push_str(&format!(",\"time\":\"{time}\",\"cgroup\":{}", header.cgroup));
         if header.flags & FLAG_SETUP != 0 {
             line.push_str(",\"setup\":true");
         }
-        for field in &row.stream.fields {
-            if let Ok(value) = row.record.value(field) {
+        for field in context.stream(record).map(|stream| &stream.fields[..]).unwrap_or_default() {
+            if let Ok(value) = record.value(field) {
                 format::json(&value, field, line);
             }
         }
@@ -68,27 +79,31 @@ impl Form for Json {
         write_line(&object.to_string(), out)
     }
 
-    fn gap(&mut self, context: &Context, gap: &Gap, out: &mut dyn Write) -> io::Result<()> {
+    fn gap(&mut self, context: &Context, hole: &Hole, out: &mut dyn Write) -> io::Result<()> {
         let object = json!({
             "type": "gap",
             "node": context.node.name,
-            "from": format::rfc3339(context.clock.wall(gap.from_ns)),
-            "to": format::rfc3339(context.clock.wall(gap.to_ns)),
-            "reason": gap.reason,
+            "from": format::rfc3339(hole.from),
+            "to": format::rfc3339(hole.to),
+            "reason": hole.reason,
         });
         write_line(&object.to_string(), out)
     }
 
-    fn end(&mut self, context: &Context, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
+    fn end(&mut self, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
         let object = json!({
             "type": "summary",
-            "node": context.node.name,
+            "nodes": totals.nodes,
             "events": totals.events,
             "lost": totals.lost,
             "gaps": totals.gaps,
             "complete": totals.complete(),
         });
-        write_line(&object.to_string(), out)
+        write_line(&object.to_string(), out)?;
+        out.flush()?;
+        // Standard output may go to a program: a person wants to know, too.
+        eprintln!("{}", summary(totals));
+        Ok(())
     }
 }
 

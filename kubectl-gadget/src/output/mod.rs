@@ -1,19 +1,22 @@
 //! What the user sees: rows as a table or as JSON, and an honest end.
 
 pub(crate) mod columns;
+mod context;
 mod json;
 mod table;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
+use std::time::Instant;
 
-use gadgets::record::{Header, Record, records};
-use gadgets::schema::{Schema, Stream};
-use gadgets::wire::{CgroupEntry, Clock, Frame, Gap, Loss, Node, Stage, Trailer};
-use tokio::sync::mpsc::Receiver;
-use tokio::sync::mpsc::error::TryRecvError;
+use gadgets::format;
+use gadgets::record::Record;
+use gadgets::wire::{Frame, Gap, Loss, Stage, Trailer};
 
+use crate::run::inbox::{Inbox, News, SourceId};
+use crate::run::merge::{Merge, Next};
 use columns::Columns;
+use context::Context;
 use json::Json;
 use table::Table;
 
@@ -25,37 +28,23 @@ pub(crate) enum Format {
     Json,
 }
 
-/// What the records of a session need to be understood: filled by the frames before them.
-#[derive(Default)]
-struct Context {
-    node: Node,
-    clock: Clock,
-    schema: Option<Schema>,
-    cgroups: HashMap<u64, CgroupEntry>,
-    nobody: CgroupEntry,
+/// A time in which events of a node may be missing, in ns since 1970.
+struct Hole {
+    from: u64,
+    to: u64,
+    reason: String,
 }
 
-impl Context {
-    fn cgroup(&self, header: &Header) -> &CgroupEntry {
-        self.cgroups.get(&header.cgroup).unwrap_or(&self.nobody)
-    }
-}
-
-/// One row, on its way to a form.
-struct Row<'a> {
-    context: &'a Context,
-    stream: &'a Stream,
-    record: Record<'a>,
-}
-
-/// A form of output. Rows and notices go to standard output or, where they would disturb it, to standard error.
+/// A form of output. What would disturb it goes to standard error.
 trait Form {
-    /// Called when the gadget runs: every event from now on will be seen.
+    /// Called once, when every event from now on will be seen.
+    fn ready(&mut self, out: &mut dyn Write) -> io::Result<()>;
+    /// Called when a node's stream begins.
     fn begin(&mut self, context: &Context, out: &mut dyn Write) -> io::Result<()>;
-    fn row(&mut self, row: &Row<'_>, out: &mut dyn Write) -> io::Result<()>;
+    fn row(&mut self, context: &Context, record: &Record<'_>, out: &mut dyn Write) -> io::Result<()>;
     fn loss(&mut self, context: &Context, loss: &Loss, out: &mut dyn Write) -> io::Result<()>;
-    fn gap(&mut self, context: &Context, gap: &Gap, out: &mut dyn Write) -> io::Result<()>;
-    fn end(&mut self, context: &Context, totals: &Totals, out: &mut dyn Write) -> io::Result<()>;
+    fn gap(&mut self, context: &Context, hole: &Hole, out: &mut dyn Write) -> io::Result<()>;
+    fn end(&mut self, totals: &Totals, out: &mut dyn Write) -> io::Result<()>;
 }
 
 /// The sums of a run.
@@ -66,17 +55,20 @@ pub(crate) struct Totals {
     /// Events lost.
     pub(crate) lost: u64,
     /// The same by stage, in the order of the way.
-    pub(crate) lost_at: Vec<(Stage, u64)>,
+    lost_at: Vec<(Stage, u64)>,
     pub(crate) gaps: u64,
-    /// What the agent says the sums are; `None` while it has not.
-    pub(crate) trailer: Option<Trailer>,
+    /// Names of nodes whose streams began.
+    nodes: Vec<String>,
+    /// Whether a stream broke off and did not come back.
+    broken: bool,
+    /// Why something is missing that was not told as lost.
+    pub(crate) incomplete: Option<String>,
 }
 
 impl Totals {
-    /// Whether the trailer came and has the same sums.
-    pub(crate) fn complete(&self) -> bool {
-        let own = Trailer { records: self.events, lost: self.lost, gaps: self.gaps };
-        self.trailer.as_ref() == Some(&own)
+    /// Whether all has come that was sent, but for what was told as lost.
+    fn complete(&self) -> bool {
+        !self.broken && self.incomplete.is_none()
     }
 
     fn count(&mut self, loss: &Loss) {
@@ -89,11 +81,32 @@ impl Totals {
     }
 }
 
+/// The stream of one node.
+struct Stream {
+    context: Context,
+    /// What has come since its last Hello, to be compared with its trailer.
+    came: Trailer,
+    state: State,
+}
+
+enum State {
+    /// It has not begun, or has broken off for this reason; complete up to here, in ns since 1970.
+    Broken {
+        from: u64,
+        reason: Option<String>,
+    },
+    Live,
+    Ended,
+}
+
 /// What prints a run.
 pub(crate) struct Output {
     form: Box<dyn Form + Send>,
-    context: Context,
+    streams: Vec<Stream>,
     totals: Totals,
+    is_ready: bool,
+    /// When the run began, in ns since 1970.
+    began: u64,
 }
 
 impl Output {
@@ -102,117 +115,199 @@ impl Output {
             Format::Table => Box::new(Table::new(columns)),
             Format::Json => Box::new(Json::default()),
         };
-        Self { form, context: Context::default(), totals: Totals::default() }
+        Self { form, streams: Vec::new(), totals: Totals::default(), is_ready: false, began: now() }
     }
 
-    /// Prints frames until there are no more.
+    /// Prints what comes until there is no more, and then the end.
     ///
     /// # Errors
     /// If nothing can be written: [`io::ErrorKind::BrokenPipe`] if nobody reads any more.
-    pub(crate) fn print(mut self, mut frames: Receiver<Frame>) -> io::Result<Self> {
-        let mut out = standard_output();
+    pub(crate) fn print(mut self, inbox: &Inbox) -> io::Result<Totals> {
+        let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+        let mut merge = Merge::default();
         loop {
-            let frame = match frames.try_recv() {
-                Ok(frame) => frame,
-                Err(TryRecvError::Disconnected) => break,
-                Err(TryRecvError::Empty) => {
-                    // Nothing more to come at once: show what there is.
-                    out.flush()?;
-                    match frames.blocking_recv() {
-                        Some(frame) => frame,
-                        None => break,
-                    }
-                }
-            };
-            self.print_one(frame, &mut out)?;
-        }
-        out.flush()?;
-        Ok(self)
-    }
-
-    /// Prints the end of a run, after its last frame, and returns the sums.
-    ///
-    /// # Errors
-    /// As [`Output::print`].
-    pub(crate) fn finish(mut self) -> io::Result<Totals> {
-        let mut out = standard_output();
-        // Without a schema nothing has begun, and so nothing ends.
-        if self.context.schema.is_some() {
-            if self.totals.trailer.is_none() {
-                let now = self.context.clock.boot_ns;
-                self.print_one(
-                    Frame::Gap(Gap { from_ns: now, to_ns: now, reason: "the stream broke off".into() }),
-                    &mut out,
-                )?;
+            let came = inbox.take(merge.next_due());
+            let is_last = came.is_none();
+            if is_last {
+                merge.finish();
             }
-            self.form.end(&self.context, &self.totals, &mut out)?;
+            came.into_iter().flatten().for_each(|(arrived, news)| merge.push(arrived, news));
+            let now = Instant::now();
+            while let Some(next) = merge.pop(now) {
+                match next {
+                    Next::Record(source, record) => self.record(source, &record, &mut out)?,
+                    Next::News(news) => self.news(news, &mut out)?,
+                }
+            }
+            out.flush()?;
+            if is_last {
+                break;
+            }
         }
+        self.finish(&mut out)?;
         out.flush()?;
         Ok(self.totals)
     }
 
-    fn print_one(&mut self, frame: Frame, out: &mut dyn Write) -> io::Result<()> {
-        let Self { form, context, totals } = self;
+    fn record(&mut self, source: SourceId, record: &Record<'_>, out: &mut dyn Write) -> io::Result<()> {
+        self.become_ready(out)?;
+        let stream = &mut self.streams[source];
+        stream.came.records += 1;
+        self.totals.events += 1;
+        self.form.row(&stream.context, record, out)
+    }
+
+    fn news(&mut self, news: News, out: &mut dyn Write) -> io::Result<()> {
+        match news {
+            News::Ready => self.become_ready(out),
+            News::Notice(text) => {
+                out.flush()?;
+                notice(&text);
+                Ok(())
+            }
+            News::Joined(source, name) => {
+                debug_assert_eq!(source, self.streams.len(), "nodes are numbered as they come");
+                let context = Context::new(name);
+                // Whoever is late has missed what was before.
+                let state = State::Broken { from: self.began, reason: None };
+                self.streams.push(Stream { context, came: Trailer::default(), state });
+                Ok(())
+            }
+            News::Broken(source, reason) => self.broken(source, reason, out),
+            News::Dropped(source, counts) => self.dropped(source, &counts, out),
+            News::Frame(source, frame) => self.frame(source, frame, out),
+        }
+    }
+
+    fn become_ready(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        if std::mem::replace(&mut self.is_ready, true) { Ok(()) } else { self.form.ready(out) }
+    }
+
+    fn frame(&mut self, source: SourceId, frame: Frame, out: &mut dyn Write) -> io::Result<()> {
+        let Self { form, streams, totals, .. } = self;
+        let Stream { context, came, state } = &mut streams[source];
         match frame {
             Frame::Hello(hello) => {
-                if let Some(node) = hello.node {
-                    context.clock = node.clock;
-                    context.node = node;
-                }
+                *came = Trailer::default();
+                context.begin(*hello);
             }
             Frame::Schema(schema) => {
                 context.schema = Some(schema);
+                if !totals.nodes.contains(&context.node.name) {
+                    totals.nodes.push(context.node.name.clone());
+                }
                 form.begin(context, out)?;
+                if let State::Broken { from, reason: Some(reason) } = std::mem::replace(state, State::Live) {
+                    totals.gaps += 1;
+                    form.gap(context, &Hole { from, to: context.clock.wall_ns, reason }, out)?;
+                }
             }
-            Frame::Dictionary(dictionary) => {
-                dictionary.gone.iter().for_each(|id| _ = context.cgroups.remove(id));
-                context.cgroups.extend(dictionary.cgroups.into_iter().map(|entry| (entry.cgroup, entry)));
-            }
-            Frame::Batch(batch) => totals.events += print_batch(form.as_mut(), &batch, context, out)?,
+            Frame::Dictionary(dictionary) => context.learn(dictionary),
             Frame::Loss(loss) => {
+                came.lost += loss.count;
                 totals.count(&loss);
                 form.loss(context, &loss, out)?;
             }
-            Frame::Gap(gap) => {
+            Frame::Gap(Gap { from_ns, to_ns, reason }) => {
+                came.gaps += 1;
                 totals.gaps += 1;
-                form.gap(context, &gap, out)?;
+                let hole = Hole { from: context.clock.wall(from_ns), to: context.clock.wall(to_ns), reason };
+                form.gap(context, &hole, out)?;
             }
-            Frame::Heartbeat(heartbeat) => {
-                if let Some(clock) = heartbeat.clock {
-                    context.clock = clock;
+            Frame::Heartbeat(heartbeat) => context.clock = heartbeat.clock.unwrap_or(context.clock),
+            Frame::Trailer(sent) => {
+                *state = State::Ended;
+                if sent != *came {
+                    totals.incomplete.get_or_insert(format!(
+                        "{} events came of {} that the agent on {} sent",
+                        came.records, sent.records, context.node.name
+                    ));
                 }
             }
-            Frame::Trailer(trailer) => {
-                totals.trailer = Some(trailer);
-            }
-            // Ends the run, and is never passed on to here.
-            Frame::Stop | Frame::Error(_) => {}
+            // Records come one by one; the others end a session, and are never passed on to here.
+            Frame::Batch(_) | Frame::Stop | Frame::Error(_) | Frame::Status(_) => {}
         }
         Ok(())
     }
-}
 
-fn standard_output() -> impl Write {
-    BufWriter::with_capacity(64 << 10, io::stdout().lock())
-}
-
-/// Prints the records of a batch, and returns how many they were.
-fn print_batch(form: &mut dyn Form, batch: &[u8], context: &Context, out: &mut dyn Write) -> io::Result<u64> {
-    let mut printed = 0;
-    for record in records(batch) {
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => {
-                eprintln!("warning: the rest of a batch cannot be read: {error}");
-                break;
-            }
-        };
-        let Some(stream) = context.schema.as_ref().and_then(|schema| schema.stream(record.header.stream)) else {
-            eprintln!("warning: a record of unknown stream {}", record.header.stream);
-            continue;
-        };
-        form.row(&Row { context, stream, record }, out)?;
-        printed += 1;
+    /// Records that came and could not be kept, because the output is too slow.
+    fn dropped(&mut self, source: SourceId, counts: &BTreeMap<u64, u64>, out: &mut dyn Write) -> io::Result<()> {
+        let Self { form, streams, totals, .. } = self;
+        let Stream { context, came, .. } = &mut streams[source];
+        for (cgroup, count) in counts {
+            let entry = context.cgroup(*cgroup);
+            let loss = Loss {
+                stage: Stage::Client,
+                reason: "the output is read too slowly".into(),
+                namespace: entry.namespace.clone(),
+                pod: entry.pod.clone(),
+                from_ns: context.clock.boot_ns,
+                to_ns: context.clock.boot_ns,
+                count: *count,
+            };
+            came.records += count;
+            totals.count(&loss);
+            form.loss(context, &loss, out)?;
+        }
+        Ok(())
     }
-    Ok(printed)
+
+    fn broken(&mut self, source: SourceId, reason: String, out: &mut dyn Write) -> io::Result<()> {
+        out.flush()?;
+        let Stream { context, state, .. } = &mut self.streams[source];
+        notice(&format!("node {}: {reason}", context.node.name));
+        match state {
+            State::Broken { reason: known, .. } => _ = known.get_or_insert(reason),
+            State::Live => *state = State::Broken { from: context.clock.wall_ns, reason: Some(reason) },
+            State::Ended => {}
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        let Self { form, streams, totals, .. } = self;
+        for Stream { context, state, .. } in streams {
+            let (from, reason) = match std::mem::replace(state, State::Ended) {
+                State::Live => (context.clock.wall_ns, Some("the stream broke off".to_owned())),
+                State::Broken { from, reason } => (from, reason),
+                State::Ended => continue,
+            };
+            if let Some(reason) = reason {
+                totals.broken = true;
+                totals.gaps += 1;
+                form.gap(context, &Hole { from, to: now(), reason }, out)?;
+            }
+        }
+        // Without a stream nothing has begun, and so nothing ends.
+        if totals.nodes.is_empty() && !self.is_ready { Ok(()) } else { form.end(totals, out) }
+    }
+}
+
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.ok().and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or_default()
+}
+
+/// A line for standard error, with text that others chose.
+fn notice(text: &str) {
+    let mut line = String::new();
+    format::escape(text.as_bytes(), &mut line);
+    eprintln!("{line}");
+}
+
+/// The sums, in words.
+fn summary(totals: &Totals) -> String {
+    let lost: Vec<String> = totals.lost_at.iter().map(|(stage, count)| format!("{count} in the {stage}")).collect();
+    let lost =
+        if lost.is_empty() { "none lost".to_owned() } else { format!("{} lost: {}", totals.lost, lost.join(", ")) };
+    let gaps = match totals.gaps {
+        0 => String::new(),
+        1 => ", 1 gap".to_owned(),
+        gaps => format!(", {gaps} gaps"),
+    };
+    let nodes = match totals.nodes.len() {
+        0 | 1 => String::new(),
+        nodes => format!(" of {nodes} nodes"),
+    };
+    format!("{} events{nodes}, {lost}{gaps}", totals.events)
 }

@@ -3,11 +3,14 @@
 use std::io::{self, Write};
 
 use gadgets::format;
-use gadgets::wire::{Gap, Loss};
+use gadgets::record::Record;
+use gadgets::schema::Stream;
+use gadgets::wire::Loss;
 use jiff::tz::TimeZone;
 
 use super::columns::Columns;
-use super::{Context, Form, Row, Totals};
+use super::context::Context;
+use super::{Form, Hole, Totals, notice, summary};
 
 /// Beyond this a cell pushes its own row to the right, but no later one.
 const WIDEST: usize = 40;
@@ -42,39 +45,36 @@ impl Table {
         out.write_all(line.as_bytes())
     }
 
-    fn cell(&self, name: &str, row: &Row<'_>) -> String {
-        let entry = row.context.cgroup(&row.record.header);
+    fn cell(&self, name: &str, context: &Context, stream: &Stream, record: &Record<'_>) -> String {
+        let entry = context.cgroup(record.header.cgroup);
         let text = |name: Option<&str>| {
             let mut cell = String::new();
             format::escape(name.unwrap_or(NOTHING).as_bytes(), &mut cell);
             cell
         };
         match name {
-            "node" => text(Some(&row.context.node.name)),
+            "node" => text(Some(&context.node.name)),
             "namespace" => text(entry.namespace.as_deref()),
             "pod" => text(entry.pod.as_deref()),
             "container" => text(entry.container.as_deref()),
-            "time" => format::time_of_day(row.context.clock.wall(row.record.header.time), &self.zone),
-            field => row
-                .stream
+            "owner" => text(entry.owner.as_deref()),
+            "labels" => {
+                let labels: Vec<String> = entry.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                text((!labels.is_empty()).then(|| labels.join(",")).as_deref())
+            }
+            "time" => format::time_of_day(context.clock.wall(record.header.time), &self.zone),
+            field => stream
                 .field(field)
-                .and_then(|field| Some(format::cell(&row.record.value(field).ok()?, field.kind)))
+                .and_then(|field| Some(format::cell(&record.value(field).ok()?, field.kind)))
                 .unwrap_or_else(|| NOTHING.to_owned()),
         }
     }
 }
 
-/// A line for standard error, with text that others chose.
-fn notice(text: &str) {
-    let mut line = String::new();
-    format::escape(text.as_bytes(), &mut line);
-    eprintln!("{line}");
-}
-
 /// The usual width of what a column shows, so that most tables never have to widen.
 fn first_width(name: &str) -> usize {
     let usual = match name {
-        "time" => 12,
+        "node" | "time" => 12,
         "namespace" | "container" | "comm" | "pcomm" => 15,
         "pod" => 20,
         "pid" | "ppid" | "ret" => 7,
@@ -84,43 +84,45 @@ fn first_width(name: &str) -> usize {
 }
 
 impl Form for Table {
-    fn begin(&mut self, context: &Context, out: &mut dyn Write) -> io::Result<()> {
-        context.node.degraded.iter().for_each(|what| notice(&format!("warning: {what}")));
+    fn ready(&mut self, out: &mut dyn Write) -> io::Result<()> {
         let header: Vec<String> = self.columns.iter().map(|name| name.to_uppercase()).collect();
         self.write_row(&header, out)
     }
 
-    fn row(&mut self, row: &Row<'_>, out: &mut dyn Write) -> io::Result<()> {
-        let cells: Vec<String> = self.columns.iter().map(|name| self.cell(name, row)).collect();
+    fn begin(&mut self, context: &Context, out: &mut dyn Write) -> io::Result<()> {
+        out.flush()?;
+        context.node.degraded.iter().for_each(|what| notice(&format!("node {}: {what}", context.node.name)));
+        Ok(())
+    }
+
+    fn row(&mut self, context: &Context, record: &Record<'_>, out: &mut dyn Write) -> io::Result<()> {
+        let Some(stream) = context.stream(record) else { return Ok(()) };
+        let cells: Vec<String> = self.columns.iter().map(|name| self.cell(name, context, stream, record)).collect();
         self.write_row(&cells, out)
     }
 
-    fn loss(&mut self, _: &Context, loss: &Loss, out: &mut dyn Write) -> io::Result<()> {
+    fn loss(&mut self, context: &Context, loss: &Loss, out: &mut dyn Write) -> io::Result<()> {
         out.flush()?;
         let whose = match (&loss.namespace, &loss.pod) {
             (Some(namespace), Some(pod)) => format!(" of {namespace}/{pod}"),
             _ => String::new(),
         };
-        notice(&format!("lost: {} events{whose}, in the {} ({})", loss.count, loss.stage, loss.reason));
+        let node = &context.node.name;
+        notice(&format!("lost on node {node}: {} events{whose}, in the {} ({})", loss.count, loss.stage, loss.reason));
         Ok(())
     }
 
-    fn gap(&mut self, _: &Context, gap: &Gap, out: &mut dyn Write) -> io::Result<()> {
+    fn gap(&mut self, context: &Context, hole: &Hole, out: &mut dyn Write) -> io::Result<()> {
         out.flush()?;
-        notice(&format!("gap: events may be missing: {}", gap.reason));
+        let (from, to) = (format::time_of_day(hole.from, &self.zone), format::time_of_day(hole.to, &self.zone));
+        let node = &context.node.name;
+        notice(&format!("gap: events of node {node} may be missing from {from} to {to}: {}", hole.reason));
         Ok(())
     }
 
-    fn end(&mut self, _: &Context, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
+    fn end(&mut self, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
         out.flush()?;
-        let lost: Vec<String> = totals.lost_at.iter().map(|(stage, count)| format!("{count} in the {stage}")).collect();
-        let lost =
-            if lost.is_empty() { "none lost".to_owned() } else { format!("{} lost: {}", totals.lost, lost.join(", ")) };
-        let gaps = match totals.gaps {
-            0 => String::new(),
-            gaps => format!(", {gaps} gaps"),
-        };
-        eprintln!("{} events, {lost}{gaps}", totals.events);
+        eprintln!("{}", summary(totals));
         Ok(())
     }
 }

@@ -1,0 +1,132 @@
+//! One node of a run: a session with its agent, and another when that breaks off.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+use gadgets::spec::RunSpec;
+use gadgets::wire::{FailureKind, Frame};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use super::connection::{self, Connection, Local};
+use super::conversation::{self, Ending, Request, asked};
+use super::inbox::{Inbox, News, SourceId};
+use super::targets::Agent;
+use crate::cluster::{Cluster, ClusterError, Kind};
+use crate::exit::AgentFailure;
+
+/// Time until a session that broke off is tried again: the first time, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// How a node's part in a run ended.
+pub(super) enum Outcome {
+    /// Everything that was seen has come.
+    Complete,
+    /// Its stream broke off and did not come back before the end; the gap is told.
+    Lost,
+    /// It cannot take part.
+    Failed(anyhow::Error),
+}
+
+/// What every node of a run is given.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) spec: RunSpec,
+    /// When the user began to look.
+    pub(super) began: Instant,
+    pub(super) stop: watch::Receiver<bool>,
+    pub(super) inbox: Arc<Inbox>,
+    /// Is told of every Hello.
+    pub(super) greeted: mpsc::UnboundedSender<SourceId>,
+}
+
+/// One node.
+pub(super) struct Node {
+    pub(super) id: SourceId,
+    pub(super) shared: Shared,
+}
+
+impl Node {
+    /// One session with an agent of this host.
+    pub(super) async fn watch_local(self, local: Local) -> Outcome {
+        let connection = match local.connect() {
+            Ok(connection) => connection,
+            Err(error) => return Outcome::Failed(error),
+        };
+        match self.hold(connection).await {
+            Ending::Complete => Outcome::Complete,
+            Ending::Refused(failure) => Outcome::Failed(AgentFailure(failure).into()),
+            Ending::Broken { why, greeted: false } => Outcome::Failed(anyhow!(why)),
+            Ending::Broken { why, greeted: true } => {
+                self.shared.inbox.put(News::Broken(self.id, why.clone()));
+                Outcome::Failed(anyhow!("the stream is incomplete: {why}"))
+            }
+        }
+    }
+
+    /// Sessions with a node's agents, whichever there are, until the run is stopped.
+    pub(super) async fn watch(self, cluster: Cluster, mut agent: watch::Receiver<Option<Agent>>) -> Outcome {
+        let mut stop = self.shared.stop.clone();
+        let mut pause = PAUSES.0;
+        loop {
+            let session = async {
+                let pod = ready_agent(&mut agent).await?;
+                connection::connect(&cluster, &pod).await
+            };
+            let connected = tokio::select! {
+                connected = session => connected,
+                () = asked(&mut stop) => return Outcome::Lost,
+            };
+            let why = match connected {
+                Ok(connection) => match self.hold(connection).await {
+                    Ending::Complete => return Outcome::Complete,
+                    Ending::Refused(failure) if failure.kind == FailureKind::Unavailable => failure.message,
+                    Ending::Refused(failure) => return Outcome::Failed(AgentFailure(failure).into()),
+                    Ending::Broken { why, greeted } => {
+                        if greeted {
+                            pause = PAUSES.0;
+                        }
+                        why
+                    }
+                },
+                Err(error) if is_final(&error) => return Outcome::Failed(error),
+                Err(error) => format!("{error:#}"),
+            };
+            self.shared.inbox.put(News::Broken(self.id, why));
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = asked(&mut stop) => return Outcome::Lost,
+            }
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    async fn hold(&self, connection: Connection) -> Ending {
+        let Shared { spec, began, stop, inbox, greeted } = &self.shared;
+        let began_ms_ago = u64::try_from(began.elapsed().as_millis()).unwrap_or_default();
+        let spec = RunSpec { began_ms_ago, ..spec.clone() };
+        conversation::hold(connection, Request::Run(Box::new(spec)), stop.clone(), |frame| {
+            let is_hello = matches!(frame, Frame::Hello(_));
+            inbox.put(News::Frame(self.id, frame));
+            if is_hello {
+                // The run may have ended; then nobody waits for it.
+                let _ = greeted.send(self.id);
+            }
+        })
+        .await
+    }
+}
+
+/// The name of the agent's pod, when it can be talked to.
+async fn ready_agent(agent: &mut watch::Receiver<Option<Agent>>) -> anyhow::Result<String> {
+    let is_ready = |agent: &Option<Agent>| agent.as_ref().is_some_and(|agent| agent.trouble.is_none());
+    let ready = agent.wait_for(is_ready).await.map_err(|_| anyhow!("nobody looks for agents any more"))?;
+    Ok(ready.as_ref().map(|agent| agent.pod.clone()).unwrap_or_default())
+}
+
+/// Whether an error is there to stay.
+fn is_final(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref().map(|error: &ClusterError| error.kind);
+    matches!(kind, Some(Kind::Forbidden | Kind::Unauthorized))
+}
