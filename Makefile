@@ -8,7 +8,7 @@ CARGO := cargo --locked
 STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TARGET)
 TIMED = @tests/support/timed
 
-.PHONY: help setup build demo test lint test-unit test-e2e clean
+.PHONY: help setup build image demo test lint test-unit test-e2e cluster-up cluster-down clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,7 +22,10 @@ build: setup ## build the client and the static agent into target/dist
 	$(STATIC) -p gadget-agent
 	@install -m 755 target/release/kubectl-gadget target/$(TARGET)/release/gadget-agent $(DIST)/
 
-demo: build ## see execsnoop on a container of this host
+image: build ## write the agent's image into target/dist, to load on nodes or push to a registry
+	@manifests/image $(DIST)/gadget-agent $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml) $(DIST)/gadget-agent.oci.tar
+
+demo: image ## see execsnoop on the pods of a cluster of two nodes, which it starts on this host
 	@tests/demo
 
 test: ## run everything (as root)
@@ -47,6 +50,12 @@ test-e2e: build ## the real client, agent, kernel and containers (as root)
 	$(STATIC) -p tests --bins
 	@install -m 755 $(addprefix target/$(TARGET)/release/,workload tiny-agent tiny-client) $(DIST)/
 	tests/support/run $(CARGO) test -p tests --test e2e
+
+cluster-up: setup ## start a Kubernetes cluster of two nodes on this host (as root); builds Kubernetes once, in minutes
+	@tests/support/cluster/cluster up
+
+cluster-down: ## remove the cluster
+	@tests/support/cluster/cluster down
 
 clean: ## remove what was built
 	rm -rf target
