@@ -46,14 +46,19 @@ struct {
 	__type(value, struct exec_buffer);
 } buffer SEC(".maps");
 
+static __always_inline struct exec_buffer *get_buffer(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&buffer, &zero);
+}
+
 /* Starts a record of the current task, or returns NULL if nobody wants it. */
 static __always_inline struct exec_buffer *exec_begin(int ret)
 {
 	struct task_struct *task, *parent;
-	struct exec_buffer *b;
-	__u32 zero = 0;
+	struct exec_buffer *b = get_buffer();
 
-	b = bpf_map_lookup_elem(&buffer, &zero);
 	if (!b || !gadget_wanted(&b->exec.header, 0))
 		return NULL;
 
@@ -119,9 +124,38 @@ int BPF_PROG(exec_started, struct task_struct *task, int old_pid, struct linux_b
 }
 
 /*
- * The arguments of a start that failed: from the caller's memory, one by one. Stops at the first that is not whole. The
- * loop's state is kept in the buffer: in registers, the verifier would follow what comes after for every way out.
+ * Reads one argument of a start that failed behind those that it has. Returns whether there may be another. A function
+ * of its own, not inlined and not static, is verified once instead of once for every argument there may be.
  */
+__noinline int exec_read_arg(__u64 argv, __u32 i)
+{
+	const char *arg = NULL;
+	struct exec_buffer *b = get_buffer();
+	__u32 file, used;
+	char next = 0;
+	long length;
+
+	if (!b)
+		return false;
+	file = b->exec.file.length;
+	used = b->used;
+	if (file >= FILE_MAX || (argv && bpf_probe_read_user(&arg, sizeof(arg), (const char **)argv + i)))
+		return false;
+	if (!arg) {
+		b->cut = false;
+		return false;
+	}
+	if (used >= args_bytes || used >= ARGS_MAX)
+		return false;
+	length = bpf_probe_read_user_str(b->tails + file + used, ARG_MAX, arg);
+	if (length <= 0)
+		return false;
+	b->used = used + length;
+	/* Stops at the first that is not whole. */
+	return length < ARG_MAX || (!bpf_probe_read_user(&next, 1, arg + ARG_MAX - 1) && !next);
+}
+
+/* The arguments of a start that failed: from the caller's memory, one by one. */
 static __always_inline void exec_failed(int ret, const char *filename, const char *const *argv)
 {
 	__u32 file, used, limit = args_bytes;
@@ -136,27 +170,9 @@ static __always_inline void exec_failed(int ret, const char *filename, const cha
 
 	b->used = 0;
 	b->cut = true;
-	for (i = 0; i < ARGC_MAX; i++) {
-		const char *arg = NULL;
-		long length;
-		char next = 0;
-
-		if (argv && bpf_probe_read_user(&arg, sizeof(arg), &argv[i]))
+	for (i = 0; i < ARGC_MAX; i++)
+		if (!exec_read_arg((__u64)argv, i))
 			break;
-		if (!arg) {
-			b->cut = false;
-			break;
-		}
-		used = b->used;
-		if (used >= limit || used >= ARGS_MAX)
-			break;
-		length = bpf_probe_read_user_str(b->tails + file + used, ARG_MAX, arg);
-		if (length <= 0)
-			break;
-		b->used = used + length;
-		if (length == ARG_MAX && (bpf_probe_read_user(&next, 1, arg + ARG_MAX - 1) || next))
-			break;
-	}
 
 	used = b->used;
 	if (limit > ARGS_MAX)

@@ -99,7 +99,7 @@ struct bpf_prog_aux {
 };
 
 struct bpf_prog {
-	__u32 type;
+	enum bpf_prog_type type;
 	struct bpf_prog_aux *aux;
 };
 

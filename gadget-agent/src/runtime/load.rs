@@ -47,7 +47,7 @@ fn keep_log() {
         libbpf_rs::set_print(Some((PrintLevel::Warn, |_, line| {
             let line = line.trim_end().trim_start_matches("libbpf: ").to_owned();
             tracing::debug!("libbpf: {line}");
-            LOG.with_borrow_mut(|log| log.push(line));
+            LOG.with_borrow_mut(|log| log.extend(line.lines().map(str::to_owned)));
         })));
     });
     LOG.with_borrow_mut(Vec::clear);
