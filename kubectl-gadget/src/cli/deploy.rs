@@ -14,6 +14,9 @@ use crate::cluster::Cluster;
 use crate::deploy::{self, Options, Progress};
 use crate::exit::End;
 
+/// How long agents may take to come, and to go, where the user does not say (`--timeout` of `deploy`: 2m).
+const PATIENCE: Duration = Duration::from_secs(120);
+
 #[derive(Args)]
 struct DeployArgs {
     /// The agent's image
@@ -131,6 +134,27 @@ pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<End> {
         let cluster = Cluster::connect(&args.cluster).await?;
         until_signalled(deploy::deploy(&cluster, &options, wait, &say), "what was applied stays").await
     })
+}
+
+/// Deploys, does something, and undeploys, whatever comes of it. Agents that are there already are used, and stay.
+pub(super) async fn temporarily(
+    cluster: &Cluster,
+    image: Option<String>,
+    work: impl Future<Output = anyhow::Result<End>>,
+) -> anyhow::Result<End> {
+    if deploy::daemon_set(cluster).await?.is_some() {
+        say(Progress::Warning("kubectl gadget is deployed already: --rm uses it, and leaves it".into()));
+        return work.await;
+    }
+    let options = Options { image, ..Options::default() };
+    let deployed = deploy::deploy(cluster, &options, Some(PATIENCE), &say);
+    let ended = match until_signalled(deployed, "removing what was applied").await {
+        Ok(End::Done) => work.await,
+        other => other,
+    };
+    let removed = deploy::undeploy(cluster, Some(PATIENCE), &say).await;
+    let ended = ended?;
+    removed.map(|_| ended)
 }
 
 /// Does something that the user may break off; then says what that means.

@@ -10,9 +10,9 @@ use gadgets::labels::LabelSelector;
 use gadgets::spec::{Limits, RING_BYTES_MAX, RING_BYTES_MIN, RunSpec, Selector};
 
 use super::cluster::ClusterArgs;
+use super::deploy::temporarily;
 use super::{block_on, nearest};
 use crate::cluster::Cluster;
-use crate::deploy::{self, Progress};
 use crate::exit::{End, Usage};
 use crate::output::columns::{self, Columns};
 use crate::output::{Format, Output};
@@ -22,8 +22,6 @@ use crate::run::{self, Place, Run};
 
 /// `RING_BYTES_DEFAULT`, as people write it.
 const RING_DEFAULT: &str = "4MiB";
-/// How long --rm waits for the agents to come, and to go.
-const DEPLOY_TIMEOUT: Duration = Duration::from_secs(120);
 const PARAMETERS: &str = "Parameters of this gadget";
 
 #[derive(Args)]
@@ -214,12 +212,8 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
         let cluster = Cluster::connect(&args.cluster).await?;
         let (selector, wanted) = args.selector.in_cluster(&cluster.default_namespace);
         run.spec.selector = selector;
-        let guard = if rm { Some(Guest::deploy(&cluster, image).await?) } else { None };
-        let ended = run::run(Place::Cluster(Box::new(cluster.clone()), wanted), run).await;
-        if let Some(guest) = guard {
-            guest.undeploy(&cluster).await?;
-        }
-        ended
+        let run = run::run(Place::Cluster(Box::new(cluster.clone()), wanted), run);
+        if rm { temporarily(&cluster, image, run).await } else { run.await }
     })
 }
 
@@ -256,40 +250,6 @@ impl SelectorArgs {
             labels: selector.labels.clone(),
         };
         (selector, Wanted { nodes, pods: (!everywhere).then_some(pods) })
-    }
-}
-
-/// Agents that are there for one run.
-enum Guest {
-    Deployed,
-    /// They were there before, and stay.
-    Found,
-}
-
-impl Guest {
-    async fn deploy(cluster: &Cluster, image: Option<String>) -> anyhow::Result<Self> {
-        let say = |progress: Progress| eprintln!("{progress}");
-        if deploy::daemon_set(cluster).await?.is_some() {
-            eprintln!("kubectl gadget is deployed already: it is used, and stays");
-            return Ok(Self::Found);
-        }
-        let options = deploy::Options { image, ..deploy::Options::default() };
-        if let Err(error) = deploy::deploy(cluster, &options, Some(DEPLOY_TIMEOUT), &say).await {
-            Self::Deployed.undeploy(cluster).await?;
-            return Err(error);
-        }
-        Ok(Self::Deployed)
-    }
-
-    async fn undeploy(self, cluster: &Cluster) -> anyhow::Result<()> {
-        match self {
-            Self::Found => {}
-            Self::Deployed => {
-                let say = |progress: Progress| eprintln!("{progress}");
-                deploy::undeploy(cluster, Some(DEPLOY_TIMEOUT), &say).await?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -40,8 +40,8 @@ enum Process {
 }
 
 impl Connection {
-    /// Closes the session, and says how the process ended, if it says so itself.
-    pub(super) async fn close(self) -> Option<String> {
+    /// Closes the session. If it broke off, says how the process ended, if it says so itself.
+    pub(super) async fn close(self, broke_off: bool) -> Option<String> {
         let Self { input, output, process } = self;
         match process {
             Process::Local(mut child) => {
@@ -50,6 +50,8 @@ impl Connection {
                 let status = timeout(LAST_WORDS * 5, child.wait()).await.ok()?.ok()?;
                 (!status.success()).then(|| status.to_string())
             }
+            // It ends with its streams, and everything has been said.
+            Process::Remote { .. } if !broke_off => None,
             Process::Remote { mut process, errors } => {
                 // The input stays open: where its end cannot be said it would end everything.
                 let status = process.take_status()?;

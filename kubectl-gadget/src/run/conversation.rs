@@ -58,7 +58,7 @@ pub(crate) async fn hold(
 ) -> Ending {
     let mut conversation = Conversation { decoder: Decoder::default(), greeted: false, deliver };
     let ending = conversation.hold(&mut connection, request, stop).await;
-    let last_words = connection.close().await;
+    let last_words = connection.close(ending.is_err()).await;
     let greeted = conversation.greeted;
     match ending {
         Ok(ending) => ending,

@@ -80,7 +80,8 @@ impl Node {
             };
             let why = match connected {
                 Ok(connection) => match self.hold(connection).await {
-                    Ending::Complete => return Outcome::Complete,
+                    Ending::Complete if *stop.borrow() => return Outcome::Complete,
+                    Ending::Complete => "the agent ended the session".into(),
                     Ending::Refused(failure) if failure.kind == FailureKind::Unavailable => failure.message,
                     Ending::Refused(failure) => return Outcome::Failed(AgentFailure(failure).into()),
                     Ending::Broken { why, greeted } => {
