@@ -93,8 +93,11 @@ pub(super) fn of_credentials(error: kube::Error, plugin: Option<&ExecConfig>, se
 fn translate(server: &str, error: &kube::Error) -> (Kind, String) {
     match error {
         kube::Error::Api(status) => of_status(server, status),
+        // The library drops the answer's text. Only a session is asked for in this way.
+        kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(http::StatusCode::FORBIDDEN)) => {
+            (Kind::Forbidden, NO_SESSION.to_owned() + RIGHTS)
+        }
         kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(code)) => {
-            // The library drops the answer's text.
             let status = Status { code: code.as_u16(), ..Status::default() };
             of_status(server, &status)
         }
@@ -166,6 +169,10 @@ fn forbidden(message: &str) -> String {
          {{apiGroups: [{group:?}], resources: [{resource:?}], verbs: [{verb:?}]}}; {who}"
     )
 }
+
+/// Which of the two verbs is asked for depends on Kubernetes' version.
+const NO_SESSION: &str = "you are not allowed to get and create pods/exec in namespace gadget; a cluster administrator \
+    can grant it with the rule {apiGroups: [\"\"], resources: [\"pods/exec\"], verbs: [\"get\", \"create\"]}; ";
 
 const RIGHTS: &str = "manifests/user-role.yaml of kubectl-gadget has all rights that its users need";
 

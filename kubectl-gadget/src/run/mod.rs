@@ -293,6 +293,7 @@ impl Nodes {
                     )
                 }
                 Change::Complete => self.is_complete = true,
+                Change::Trouble(why) => self.notice(format!("{why}; trying again, new pods may be noticed late")),
                 Change::Node(name, agent) => self.take_node(name, agent, targets, cluster).await,
             }
         }

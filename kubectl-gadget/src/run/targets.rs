@@ -49,6 +49,8 @@ pub(super) enum Change {
     Complete,
     /// This node is wanted, and this is its agent; `None` if it has none (any more).
     Node(String, Option<Agent>),
+    /// Why changes may be told late from now on.
+    Trouble(String),
 }
 
 /// Follows which nodes are wanted and which agents they have.
@@ -57,6 +59,10 @@ pub(super) struct Targets {
     watches: SelectAll<BoxStream<'static, (Watch, PodEvent)>>,
     /// Watches that have not told everything yet.
     incomplete: usize,
+    /// Watches that fail and are tried again.
+    troubled: BTreeSet<Watch>,
+    /// Pods of agents that were listed, while they are listed anew.
+    listed: BTreeSet<String>,
     /// By node and by the pod's name: while it is replaced, a node has two.
     agents: BTreeMap<String, BTreeMap<String, Agent>>,
     /// Nodes that have a wanted pod, or had one.
@@ -66,7 +72,7 @@ pub(super) struct Targets {
 type PodEvent = Result<Event<Pod>, watcher::Error>;
 
 /// What a watch is about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Watch {
     Agents,
     Pods(String),
@@ -102,7 +108,15 @@ impl Targets {
             }
         }
         let incomplete = watches.len();
-        Self { wanted, watches, incomplete, agents: BTreeMap::new(), hosts: BTreeSet::new() }
+        Self {
+            wanted,
+            watches,
+            incomplete,
+            troubled: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            agents: BTreeMap::new(),
+            hosts: BTreeSet::new(),
+        }
     }
 
     /// What has changed next.
@@ -111,16 +125,26 @@ impl Targets {
     /// If the cluster does not say which pods there are.
     pub(super) async fn next(&mut self, cluster: &Cluster) -> anyhow::Result<Vec<Change>> {
         loop {
-            let Some((watch, event)) = self.watches.next().await else { bail!("the watches ended") };
-            let event = match event {
-                Ok(event) => event,
-                Err(error) if self.incomplete > 0 => {
-                    return Err(cluster.explain_watch(&watch.to_string(), &error).into());
-                }
-                // It is tried again, and what was known stays.
-                Err(_) => continue,
+            let next = if self.incomplete > 0 {
+                cluster.ask("list agents and pods", async { Ok(self.watches.next().await) }).await?
+            } else {
+                self.watches.next().await
             };
-            let changes = self.take(&watch, event);
+            let Some((watch, event)) = next else { bail!("the watches ended") };
+            let changes = match event {
+                Ok(event) => {
+                    self.troubled.remove(&watch);
+                    self.take(&watch, event)
+                }
+                Err(error) => {
+                    let error = cluster.explain_watch(&watch.to_string(), &error);
+                    if self.incomplete > 0 {
+                        return Err(error.into());
+                    }
+                    // It is tried again, and what was known stays: worth a word the first time.
+                    if self.troubled.insert(watch) { vec![Change::Trouble(error.to_string())] } else { Vec::new() }
+                }
+            };
             if !changes.is_empty() {
                 return Ok(changes);
             }
@@ -133,17 +157,33 @@ impl Targets {
     }
 
     fn take(&mut self, watch: &Watch, event: Event<Pod>) -> Vec<Change> {
-        match (event, watch) {
-            (Event::Init, _) => Vec::new(),
-            (Event::InitDone, _) => {
-                self.incomplete = self.incomplete.saturating_sub(1);
+        match (watch, event) {
+            (Watch::Agents, Event::Init) => {
+                self.listed.clear();
+                Vec::new()
+            }
+            (Watch::Agents, Event::InitApply(pod)) => {
+                self.listed.insert(pod.name_any());
+                self.set_agent(&pod)
+            }
+            (Watch::Agents, Event::Apply(pod)) => self.set_agent(&pod),
+            (Watch::Agents, Event::Delete(pod)) => {
+                node_of(&pod).map(|node| self.retain_agents(node, |name| name != pod.name_any())).unwrap_or_default()
+            }
+            (Watch::Pods(_), Event::Apply(pod) | Event::InitApply(pod)) => self.set_pod(&pod),
+            // Its node may get another, and costs nothing meanwhile.
+            (Watch::Pods(_), Event::Init | Event::Delete(_)) => Vec::new(),
+            (_, Event::InitDone) if self.incomplete > 0 => {
+                self.incomplete -= 1;
                 if self.incomplete > 0 { Vec::new() } else { self.complete() }
             }
-            (Event::Apply(pod) | Event::InitApply(pod), Watch::Agents) => self.set_agent(&pod),
-            (Event::Delete(pod), Watch::Agents) => self.remove_agent(&pod),
-            (Event::Apply(pod) | Event::InitApply(pod), Watch::Pods(_)) => self.set_pod(&pod),
-            // Its node may get another, and costs nothing meanwhile.
-            (Event::Delete(_), Watch::Pods(_)) => Vec::new(),
+            (Watch::Agents, Event::InitDone) => {
+                // Those that went while nobody could tell.
+                let listed = std::mem::take(&mut self.listed);
+                let nodes: Vec<String> = self.agents.keys().cloned().collect();
+                nodes.iter().flat_map(|node| self.retain_agents(node, |name| listed.contains(name))).collect()
+            }
+            (Watch::Pods(_), Event::InitDone) => Vec::new(),
         }
     }
 
@@ -156,11 +196,10 @@ impl Targets {
         self.tell(node, before.as_ref())
     }
 
-    fn remove_agent(&mut self, pod: &Pod) -> Vec<Change> {
-        let Some(node) = node_of(pod) else { return Vec::new() };
+    fn retain_agents(&mut self, node: &str, keep: impl Fn(&str) -> bool) -> Vec<Change> {
         let before = self.agent(node).cloned();
         if let Some(agents) = self.agents.get_mut(node) {
-            agents.remove(&pod.name_any());
+            agents.retain(|name, _| keep(name));
         }
         self.tell(node, before.as_ref())
     }
@@ -169,8 +208,9 @@ impl Targets {
         let names = self.wanted.pods.as_ref().map(|pods| &pods.names[..]).unwrap_or_default();
         let is_wanted = names.is_empty() || names.contains(&pod.name_any());
         let has_ended = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        let has_ended = has_ended.is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"));
-        let Some(node) = node_of(pod).filter(|_| is_wanted && !has_ended) else { return Vec::new() };
+        // One that ended while we looked ran while we looked: its agent knows whether it was seen.
+        let is_past = has_ended.is_some_and(|phase| matches!(phase, "Succeeded" | "Failed")) && self.incomplete > 0;
+        let Some(node) = node_of(pod).filter(|_| is_wanted && !is_past) else { return Vec::new() };
         let is_new = self.hosts.insert(node.to_owned());
         if is_new && self.incomplete == 0 && self.is_wanted(node) { vec![self.change(node)] } else { Vec::new() }
     }
@@ -218,5 +258,91 @@ impl std::fmt::Display for Watch {
             Self::Agents => write!(f, "list the agents in namespace {NAMESPACE}"),
             Self::Pods(place) => write!(f, "list pods {place}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn targets(pods: Option<WantedPods>, nodes: &[&str]) -> Targets {
+        let wanted = Wanted { nodes: nodes.iter().map(|node| (*node).to_owned()).collect(), pods };
+        Targets {
+            incomplete: 1 + usize::from(wanted.pods.is_some()),
+            wanted,
+            watches: SelectAll::new(),
+            troubled: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            agents: BTreeMap::new(),
+            hosts: BTreeSet::new(),
+        }
+    }
+
+    fn pod(name: &str, node: &str) -> Pod {
+        let pod = json!({"metadata": {"name": name}, "spec": {"containers": [], "nodeName": node}});
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    fn some_pods() -> Watch {
+        Watch::Pods("in namespace shop".into())
+    }
+
+    /// The nodes that are told, each with the name of its agent's pod.
+    fn told(changes: Vec<Change>) -> Vec<(String, Option<String>)> {
+        let nodes = changes.into_iter().filter_map(|change| match change {
+            Change::Node(node, agent) => Some((node, agent.map(|agent| agent.pod))),
+            Change::Complete | Change::Trouble(_) => None,
+        });
+        nodes.collect()
+    }
+
+    fn node(name: &str, agent: Option<&str>) -> (String, Option<String>) {
+        (name.to_owned(), agent.map(str::to_owned))
+    }
+
+    fn list(targets: &mut Targets, watch: &Watch, pods: &[(&str, &str)]) -> Vec<(String, Option<String>)> {
+        let events = pods.iter().map(|(name, on)| Event::InitApply(pod(name, on)));
+        let events: Vec<_> = [Event::Init].into_iter().chain(events).chain([Event::InitDone]).collect();
+        told(events.into_iter().flat_map(|event| targets.take(watch, event)).collect())
+    }
+
+    #[test]
+    fn nodes_without_a_wanted_pod_are_left_alone_until_one_comes() {
+        let mut targets = targets(Some(WantedPods::default()), &[]);
+        assert_eq!(list(&mut targets, &Watch::Agents, &[("agent-a", "a"), ("agent-b", "b")]), []);
+        assert_eq!(list(&mut targets, &some_pods(), &[("web", "a")]), [node("a", Some("agent-a"))]);
+        assert_eq!(told(targets.take(&some_pods(), Event::Apply(pod("web", "a")))), []);
+        let came = targets.take(&some_pods(), Event::Apply(pod("web-2", "b")));
+        assert_eq!(told(came), [node("b", Some("agent-b"))]);
+    }
+
+    #[test]
+    fn a_node_that_was_named_is_missed_and_no_other_is_wanted() {
+        let mut targets = targets(None, &["b", "c"]);
+        let agents = [("agent-a", "a"), ("agent-b", "b")];
+        assert_eq!(list(&mut targets, &Watch::Agents, &agents), [node("b", Some("agent-b")), node("c", None)]);
+        assert_eq!(told(targets.take(&Watch::Agents, Event::Delete(pod("agent-a", "a")))), []);
+    }
+
+    #[test]
+    fn agents_that_are_replaced_are_told_even_if_nobody_saw_them_go() {
+        let mut targets = targets(None, &[]);
+        assert_eq!(list(&mut targets, &Watch::Agents, &[("old", "a")]), [node("a", Some("old"))]);
+        assert_eq!(list(&mut targets, &Watch::Agents, &[("young", "a")]), [node("a", Some("young"))]);
+        assert_eq!(list(&mut targets, &Watch::Agents, &[]), [node("a", None)]);
+    }
+
+    #[test]
+    fn pods_that_had_ended_before_want_no_node() {
+        let mut targets = targets(Some(WantedPods::default()), &[]);
+        list(&mut targets, &Watch::Agents, &[("agent-a", "a"), ("agent-b", "b")]);
+        let done = |name: &str, node: &str| {
+            let status = serde_json::from_value(json!({"phase": "Succeeded"})).expect("a status");
+            Pod { status, ..pod(name, node) }
+        };
+        assert_eq!(told(targets.take(&some_pods(), Event::InitApply(done("old", "a")))), []);
+        assert_eq!(told(targets.take(&some_pods(), Event::InitDone)), []);
+        assert_eq!(told(targets.take(&some_pods(), Event::Apply(done("short", "b")))), [node("b", Some("agent-b"))]);
     }
 }
