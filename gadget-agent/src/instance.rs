@@ -179,12 +179,15 @@ impl Instances {
             ring_bytes: RING_BYTES_MIN,
         });
         let attached = key.and_then(|key| self.attach(gadget, &key, running.free_bit()?));
-        let status = match attached {
-            Ok(Attached { variants, degraded, .. }) => GadgetStatus { name, variants, degraded, error: None },
+        match attached {
+            Ok(Attached { variants, degraded, .. }) => {
+                let status = GadgetStatus { name, variants, degraded, error: None };
+                running.tried.insert(gadget.name, status.clone());
+                status
+            }
+            // It may be for now only.
             Err(error) => GadgetStatus { name, error: Some(error.to_string()), ..GadgetStatus::default() },
-        };
-        running.tried.insert(gadget.name, status.clone());
-        status
+        }
     }
 
     fn attach(&self, gadget: &'static Gadget, key: &Key, bit: u32) -> Result<Attached, AgentError> {

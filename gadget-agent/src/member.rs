@@ -19,7 +19,9 @@ use crate::pods::tracker::Tracker;
 /// A batch is sent when it has this many bytes, or when the ring is empty.
 const BATCH_BYTES: usize = 64 << 10;
 /// Names in one dictionary frame.
-const ENTRIES: usize = 100;
+const ENTRIES: usize = 50;
+/// Bytes of labels that a pod may have in it; Kubernetes has no limit of its own, a frame has.
+const LABEL_BYTES: usize = 16 << 10;
 
 /// One session's share of an instance.
 pub(crate) struct Member {
@@ -76,8 +78,16 @@ impl Member {
         if self.greeting.is_empty() {
             return;
         }
-        self.greeting.drain(..).for_each(|frame| self.outbox.put(&frame));
-        let is_wanted = |cgroup: &&Arc<Cgroup>| verdict(&self.selector, Some(cgroup)) == Verdict::Wanted;
+        for mut frame in self.greeting.drain(..) {
+            // Not before: what happened until now may have been missed.
+            if let Frame::Hello(hello) = &mut frame
+                && let Some(node) = &mut hello.node
+            {
+                node.clock = clock::now();
+            }
+            self.outbox.put(&frame);
+        }
+        let is_wanted = |cgroup: &&Arc<Cgroup>| verdict(&self.selector, Some(cgroup)) != Verdict::Unwanted;
         let made = tracker.made_after(self.began_ns);
         let missed: Vec<&Arc<Cgroup>> = made.iter().filter(is_wanted).collect();
         if let Some(from_ns) = missed.iter().filter_map(|cgroup| cgroup.made_ns).min() {
@@ -120,7 +130,7 @@ impl Member {
         if let (Verdict::Undecidable, Some(cgroup)) = (verdict, cgroup)
             && self.undecidable.insert(id)
         {
-            let (from_ns, to_ns) = (clock::boot_ns(), clock::boot_ns());
+            let (from_ns, to_ns) = (cgroup.made_ns.unwrap_or(self.began_ns), clock::boot_ns());
             let reason = format!("the API server has not told of this pod's labels: {}", cgroup.full_name());
             self.tell_gap(&Gap { from_ns, to_ns, reason });
         }
@@ -138,10 +148,6 @@ impl Member {
         if self.batch.is_empty() {
             return;
         }
-        let dictionary = |cgroups: &[Arc<Cgroup>]| {
-            let cgroups = cgroups.iter().map(|cgroup| cgroup.entry()).collect();
-            Frame::Dictionary(Dictionary { cgroups, ..Dictionary::default() })
-        };
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_BYTES));
         let mut frames: Vec<Frame> = self.untold.chunks(ENTRIES).map(dictionary).collect();
         if !self.gone.is_empty() {
@@ -217,4 +223,16 @@ impl Member {
     pub(crate) fn trailer(&self) -> Trailer {
         Trailer { records: self.sent, lost: self.lost, gaps: self.gaps }
     }
+}
+
+/// What is known of cgroups.
+fn dictionary(cgroups: &[Arc<Cgroup>]) -> Frame {
+    let entry = |cgroup: &Arc<Cgroup>| {
+        let mut entry = cgroup.entry();
+        if entry.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > LABEL_BYTES {
+            entry.labels = [("labels".to_owned(), "too many to show".to_owned())].into();
+        }
+        entry
+    };
+    Frame::Dictionary(Dictionary { cgroups: cgroups.iter().map(entry).collect(), ..Dictionary::default() })
 }

@@ -16,6 +16,9 @@ const NAME_AT: usize = 8;
 const HOOK_AT: usize = 24;
 const SIZE: usize = 88;
 
+/// By program, the pid and name of a process that holds it.
+type Holders = HashMap<u32, (u32, String)>;
+
 /// All programs that are loaded now.
 ///
 /// # Errors
@@ -34,7 +37,7 @@ pub(crate) fn list() -> Result<Vec<Program>, AgentError> {
     Ok(bytes.chunks_exact(SIZE).filter_map(|bytes| parse(bytes, &holders)).collect())
 }
 
-fn parse(bytes: &[u8], holders: &HashMap<u32, String>) -> Option<Program> {
+fn parse(bytes: &[u8], holders: &Holders) -> Option<Program> {
     let number = |at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
     let text = |bytes: &[u8]| {
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
@@ -46,13 +49,14 @@ fn parse(bytes: &[u8], holders: &HashMap<u32, String>) -> Option<Program> {
         name: text(bytes.get(NAME_AT..HOOK_AT)?),
         kind: format!("{:?}", ProgramType::from(number(4)?)).to_lowercase(),
         hook: text(bytes.get(HOOK_AT..)?),
-        holder: holders.get(&id).cloned().unwrap_or_default(),
+        own: holders.get(&id).is_some_and(|(pid, _)| *pid == std::process::id()),
+        holder: holders.get(&id).map(|(_, name)| name.clone()).unwrap_or_default(),
     })
 }
 
 /// For each program the process that has a descriptor of it, or of its link. One that is pinned or attached to an
 /// interface has none.
-fn holders() -> HashMap<u32, String> {
+fn holders() -> Holders {
     let mut holders = HashMap::new();
     for process in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
@@ -62,7 +66,7 @@ fn holders() -> HashMap<u32, String> {
         }
         let comm = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
         for id in ids {
-            holders.entry(id).or_insert_with(|| format!("{}[{pid}]", comm.trim_end()));
+            holders.entry(id).or_insert_with(|| (pid, format!("{}[{pid}]", comm.trim_end())));
         }
     }
     holders
@@ -92,7 +96,7 @@ mod tests {
         bytes.extend_from_slice(b"exec_started\0\0\0\0");
         bytes.extend_from_slice(b"sched_process_exec");
         bytes.resize(SIZE, 0);
-        let program = parse(&bytes, &[(7, "agent[1]".to_owned())].into()).expect("a program");
+        let program = parse(&bytes, &[(7, (1, "agent[1]".to_owned()))].into()).expect("a program");
         assert_eq!((program.id, program.name.as_str(), program.kind.as_str()), (7, "exec_started", "tracepoint"));
         assert_eq!((program.hook.as_str(), program.holder.as_str()), ("sched_process_exec", "agent[1]"));
         assert_eq!(parse(&bytes[..10], &HashMap::new()), None);

@@ -173,6 +173,8 @@ pub struct Program {
     pub hook: String,
     /// A process that holds it, as `comm[pid]`; empty if none does.
     pub holder: String,
+    /// Whether it is this agent's.
+    pub own: bool,
 }
 
 /// Names for ids.

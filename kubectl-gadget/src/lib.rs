@@ -6,12 +6,13 @@
 //! - [`run`]: one run of a gadget: sessions with agents, one stream out of them
 //! - [`status`]: what agents say of themselves
 //! - [`output`]: rows as a table or as JSON
-//! - [`exit`]: what went wrong, and the exit code that says so
+//! - [`exit`]: what went wrong, and the exit code that says so; [`notice`]: what else a person should know
 
 mod cli;
 mod cluster;
 mod deploy;
 mod exit;
+mod notice;
 mod output;
 mod run;
 mod status;
@@ -25,10 +26,7 @@ pub fn main(catalogue: Catalogue) -> ExitCode {
     match cli::run(catalogue) {
         Ok(end) => end.code(),
         Err(error) => {
-            // It may quote an agent, or what was typed.
-            let mut line = String::new();
-            gadgets::format::escape(format!("error: {error:#}").as_bytes(), &mut line);
-            eprintln!("{line}");
+            notice::notice(&format!("error: {error:#}"));
             exit::code_of(&error)
         }
     }

@@ -16,6 +16,8 @@ pub(crate) struct Hierarchy {
     mount: PathBuf,
     /// What is below belongs to this node, and nothing else does.
     root: String,
+    /// Whether all of the kernel's hierarchy is mounted.
+    is_whole: bool,
 }
 
 impl Hierarchy {
@@ -35,11 +37,11 @@ impl Hierarchy {
                     .into(),
             )
         })?;
-        let whole = Self { mount, root: "/".into() };
-        // Where only a part is mounted (a node in a container), paths say nothing about what is outside of it.
-        let own = if is_whole(&whole.mount) { whole.own_cgroup() } else { None };
+        let all = Self { is_whole: is_whole(&mount), mount, root: "/".into() };
+        // Where only a part is mounted (a node in a container with a cgroup namespace), nobody says where it lies.
+        let own = if all.is_whole { all.own_cgroup() } else { None };
         let root = own.map_or_else(|| "/".to_owned(), |path| node_root(&path).to_owned());
-        Ok(Self { root, ..whole })
+        Ok(Self { root, ..all })
     }
 
     /// The node's part. `/` is the whole kernel's.
@@ -49,7 +51,7 @@ impl Hierarchy {
 
     /// Whether no other node shares this kernel, so that what is outside of containers is this node's too.
     pub(crate) fn is_whole_kernel(&self) -> bool {
-        self.root == "/"
+        self.is_whole && self.root == "/"
     }
 
     /// Whether a cgroup is this node's.
@@ -184,7 +186,7 @@ mod tests {
     fn only_directories_of_the_node_are_resolved() {
         let mount = std::env::temp_dir().join(format!("hierarchy-{}", std::process::id()));
         fs::create_dir_all(mount.join("a/b")).expect("a folder");
-        let of = |root: &str| Hierarchy { mount: mount.clone(), root: root.into() };
+        let of = |root: &str| Hierarchy { mount: mount.clone(), root: root.into(), is_whole: true };
         assert_eq!(of("/").resolve("/a/b/"), Some("/a/b".into()));
         assert_eq!(of("/").resolve(&mount.join("a").to_string_lossy()), Some("/a".into()));
         assert_eq!(of("/").resolve("/a/../a"), None);

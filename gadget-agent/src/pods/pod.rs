@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use kube::api::ObjectMeta;
 
-/// On the API's copy of a static pod: the id by which its kubelet calls it, also in the names of its cgroups.
+/// On the API's copy of a static pod: the id by which its kubelet calls it, also in the names of its cgroups. Anybody can
+/// write it (and owners), but it has no dashes, so it cannot be another pod's UID.
 const STATIC_ID: &str = "kubernetes.io/config.mirror";
 /// What a ReplicaSet adds to its Deployment's name and to its pods' labels.
 const TEMPLATE_HASH: &str = "pod-template-hash";
@@ -28,7 +29,8 @@ impl Pod {
         let owners = metadata.owner_references.unwrap_or_default();
         let controller = owners.into_iter().find(|owner| owner.controller == Some(true));
         let is_nodes = controller.as_ref().is_some_and(|owner| owner.kind == "Node");
-        let static_id = metadata.annotations.and_then(|mut all| all.remove(STATIC_ID)).filter(|_| is_nodes);
+        let static_id = metadata.annotations.and_then(|mut all| all.remove(STATIC_ID));
+        let static_id = static_id.filter(|id| is_nodes && !id.contains('-'));
         let owner = controller.map(|owner| {
             let deployment =
                 labels.get(TEMPLATE_HASH).and_then(|hash| owner.name.strip_suffix(hash)?.strip_suffix('-'));
@@ -80,8 +82,10 @@ mod tests {
                 "annotations": {"kubernetes.io/config.mirror": "abc"}})
         };
         assert_eq!(pod(metadata("Node")).expect("a pod").uid, "abc");
-        // Only a node owns static pods: anybody can write the annotation.
         assert_eq!(pod(metadata("Job")).expect("a pod").uid, "1");
+        let mut thief = metadata("Node");
+        thief["annotations"]["kubernetes.io/config.mirror"] = json!("0b6f1a2c-0000-4000-8000-000000000000");
+        assert_eq!(pod(thief).expect("a pod").uid, "1");
     }
 
     #[test]

@@ -9,10 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::cluster::ClusterArgs;
 use super::gadget::duration;
-use super::{block_on, print};
+use super::{block_on, escaped, print};
 use crate::cluster::Cluster;
 use crate::deploy::{self, Options, Progress};
 use crate::exit::End;
+use crate::notice::notice;
 
 /// How long agents may take to come, and to go, where the user does not say (`--timeout` of `deploy`: 2m).
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -143,18 +144,27 @@ pub(super) async fn temporarily(
     work: impl Future<Output = anyhow::Result<End>>,
 ) -> anyhow::Result<End> {
     if deploy::daemon_set(cluster).await?.is_some() {
-        say(Progress::Warning("kubectl gadget is deployed already: --rm uses it, and leaves it".into()));
+        notice("kubectl gadget is deployed already: --rm uses it, and leaves it");
         return work.await;
     }
+    // Standard output is the gadget's.
+    let say = |progress: Progress| notice(&progress.to_string());
     let options = Options { image, ..Options::default() };
     let deployed = deploy::deploy(cluster, &options, Some(PATIENCE), &say);
     let ended = match until_signalled(deployed, "removing what was applied").await {
         Ok(End::Done) => work.await,
         other => other,
     };
-    let removed = deploy::undeploy(cluster, Some(PATIENCE), &say).await;
-    let ended = ended?;
-    removed.map(|_| ended)
+    let removed = async { deploy::undeploy(cluster, Some(PATIENCE), &say).await.map(drop) };
+    let removed = until_signalled(removed, "what is left is removed by: kubectl gadget undeploy").await;
+    match (ended, removed) {
+        (Ok(End::Done), removed) => removed,
+        (ended, Ok(_)) => ended,
+        (ended, Err(error)) => {
+            notice(&format!("warning: not everything was removed: {error:#}"));
+            ended
+        }
+    }
 }
 
 /// Does something that the user may break off; then says what that means.
@@ -169,17 +179,15 @@ pub(super) async fn until_signalled(
         _ = interrupted.recv() => SignalKind::interrupt(),
         _ = terminated.recv() => SignalKind::terminate(),
     };
-    eprintln!("interrupted: {meaning}");
+    notice(&format!("interrupted: {meaning}"));
     Ok(End::Signal(u8::try_from(kind.as_raw_value())?))
 }
 
 /// What was done is the command's result; all else is for whoever waits. Parts are from the cluster.
 pub(super) fn say(progress: Progress) {
-    let mut line = String::new();
-    gadgets::format::escape(progress.to_string().as_bytes(), &mut line);
-    match progress {
-        Progress::Done(_) => _ = print(&line),
-        Progress::Waiting(_) | Progress::Warning(_) => eprintln!("{line}"),
+    match &progress {
+        Progress::Done(text) => _ = print(&escaped(text)),
+        Progress::Waiting(_) | Progress::Warning(_) => notice(&progress.to_string()),
     }
 }
 

@@ -84,6 +84,13 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?.block_on(work)
 }
 
+/// A text that others chose, without what a terminal would obey.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    gadgets::format::escape(text.as_bytes(), &mut escaped);
+    escaped
+}
+
 /// A table that is printed at once.
 fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();

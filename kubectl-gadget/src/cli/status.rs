@@ -6,13 +6,10 @@ use gadgets::wire::{GadgetStatus, Program, Status};
 use serde_json::{Value, json};
 
 use super::cluster::ClusterArgs;
-use super::{Format, block_on, print, table};
+use super::{Format, block_on, escaped, print, table};
 use crate::cluster::Cluster;
 use crate::exit::End;
 use crate::status::{Answer, NodeStatus, ask_all};
-
-/// How the agent's processes are called.
-const AGENT: &str = "gadget-agent";
 
 #[derive(Args)]
 struct StatusArgs {
@@ -84,8 +81,8 @@ fn as_text(nodes: &[NodeStatus]) -> String {
 
     let mut programs = table(["NODE", "ID", "TYPE", "NAME", "ATTACHED TO", "HELD BY"]);
     for (node, Answer { status, .. }) in answers() {
-        for program in status.programs.iter().filter(|program| is_other(program)) {
-            let Program { id, kind, name, hook, holder } = program;
+        for program in status.programs.iter().filter(|program| !program.own) {
+            let Program { id, kind, name, hook, holder, .. } = program;
             programs.add_row([node, &id.to_string(), kind, or_none(name), or_none(hook), or_none(holder)]);
         }
         if let Some(error) = &status.programs_error {
@@ -97,7 +94,9 @@ fn as_text(nodes: &[NodeStatus]) -> String {
     } else {
         format!("Other BPF programs:\n\n{}", programs.trim_fmt())
     };
-    format!("{}\n\n{}\n\n{others}", agents.trim_fmt(), gadgets.trim_fmt())
+    let text = format!("{}\n\n{}\n\n{others}", agents.trim_fmt(), gadgets.trim_fmt());
+    // Agents and nodes chose much of it.
+    text.lines().map(escaped).collect::<Vec<_>>().join("\n")
 }
 
 fn attaches(gadget: &GadgetStatus) -> String {
@@ -120,10 +119,6 @@ fn runs(status: &Status, gadget: &str) -> String {
     or_none(&runs.join("; ")).to_owned()
 }
 
-fn is_other(program: &Program) -> bool {
-    !program.holder.starts_with(AGENT)
-}
-
 fn or_none(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
@@ -139,12 +134,13 @@ mod tests {
             variants: [("exec".to_owned(), "tp_btf".to_owned()), ("failed".to_owned(), String::new())].into(),
             ..GadgetStatus::default()
         };
-        let program = |id, holder: &str| Program {
+        let program = |id, holder: &str, own| Program {
             id,
             name: "prog".into(),
             kind: "tracing".into(),
             hook: String::new(),
             holder: holder.into(),
+            own,
         };
         let status = Status {
             pods: Some(3),
@@ -156,7 +152,7 @@ mod tests {
                 sessions: 1,
                 ..Running::default()
             }],
-            programs: vec![program(7, "gadget-agent[5]"), program(8, "cilium-agent[9]")],
+            programs: vec![program(7, "gadget-agent[5]", true), program(8, "cilium\x1b[9]", false)],
             programs_error: None,
         };
         let hello = Hello {
@@ -173,7 +169,7 @@ mod tests {
     #[test]
     fn people_see_what_is_not_ours_and_who_does_not_answer() {
         let text = as_text(&nodes());
-        for part in ["exec: tp_btf, failed: -", "1 session, ring of 4.0 MiB", "cilium-agent[9]", "it is starting"] {
+        for part in ["exec: tp_btf, failed: -", "1 session, ring of 4.0 MiB", "cilium\\e[9]", "it is starting"] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains("gadget-agent["));

@@ -31,7 +31,7 @@ pub(super) async fn load(args: &ClusterArgs) -> anyhow::Result<Config> {
             .await
             .map_err(|error| of_kubeconfig(&error))
             .with_context(|| format!("cannot use {files}"))?,
-        (None, Some(server)) => Config::new(address(server, args)?),
+        (None, Some(server)) => Config::new(address(server, args, false)?),
         (None, None) if env::var_os("KUBERNETES_SERVICE_HOST").is_some() => {
             Config::incluster().context("cannot use the service account of the pod that this runs in")?
         }
@@ -174,7 +174,7 @@ fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a str>, fil
 /// What the flags say about the server, over what is there.
 fn override_server(config: &mut Config, args: &ClusterArgs) -> anyhow::Result<()> {
     if let Some(server) = &args.server {
-        config.cluster_url = address(server, args)?;
+        config.cluster_url = address(server, args, has_tls(config))?;
         // It was for the other server.
         config.tls_server_name = None;
     }
@@ -204,9 +204,11 @@ fn override_user(user: &mut AuthInfo, args: &ClusterArgs) {
     }
 }
 
-/// A server's address. As kubectl has it, one without a scheme is http, unless something about TLS is said.
-fn address(server: &str, args: &ClusterArgs) -> anyhow::Result<Uri> {
-    let tls = args.certificate_authority.is_some() || args.insecure_skip_tls_verify;
+/// A server's address. As kubectl has it, one without a scheme is http, unless something about TLS is said, by flags or
+/// by the kubeconfig. (Nor is a token sent in the clear unless that was asked for.)
+fn address(server: &str, args: &ClusterArgs, config_has_tls: bool) -> anyhow::Result<Uri> {
+    let tls =
+        config_has_tls || args.certificate_authority.is_some() || args.insecure_skip_tls_verify || args.token.is_some();
     let scheme = match (server.contains("://"), tls) {
         (true, _) => "",
         (false, true) => "https://",
@@ -217,6 +219,12 @@ fn address(server: &str, args: &ClusterArgs) -> anyhow::Result<Uri> {
         bail!("--server {server:?} is no address: write it as in https://10.0.0.1:6443");
     }
     Ok(uri)
+}
+
+fn has_tls(config: &Config) -> bool {
+    let user = &config.auth_info;
+    let has_certificate = user.client_certificate.is_some() || user.client_certificate_data.is_some();
+    config.root_cert.is_some() || config.root_cert_file.is_some() || config.accept_invalid_certs || has_certificate
 }
 
 /// Whether the kubeconfig itself names a proxy; else the environment may.
@@ -379,10 +387,10 @@ users:
 
     #[test]
     fn an_address_without_a_scheme_is_as_safe_as_kubectl_has_it() {
-        let of = |words: &[&str]| address("localhost:8001", &args(words)).unwrap().to_string();
+        let of = |words: &[&str]| address("localhost:8001", &args(words), false).unwrap().to_string();
         assert_eq!(of(&[]), "http://localhost:8001/");
         assert_eq!(of(&["--insecure-skip-tls-verify"]), "https://localhost:8001/");
-        assert!(address("ftp://host", &args(&[])).is_err() && address("https://", &args(&[])).is_err());
+        assert!(address("ftp://host", &args(&[]), false).is_err() && address("https://", &args(&[]), false).is_err());
     }
 
     #[test]

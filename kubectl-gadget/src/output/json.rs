@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::{Form, Hole, Totals, summary};
+use crate::notice::notice;
 
 #[derive(Default)]
 pub(super) struct Json {
@@ -102,7 +103,7 @@ impl Form for Json {
         write_line(&object.to_string(), out)?;
         out.flush()?;
         // Standard output may go to a program: a person wants to know, too.
-        eprintln!("{}", summary(totals));
+        notice(&summary(totals));
         Ok(())
     }
 }

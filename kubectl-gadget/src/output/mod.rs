@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::time::Instant;
 
-use gadgets::format;
 use gadgets::record::Record;
 use gadgets::wire::{Frame, Gap, Loss, Stage, Trailer};
 
+use crate::notice::notice;
 use crate::run::inbox::{Inbox, News, SourceId};
 use crate::run::merge::{Merge, Next};
 use columns::Columns;
@@ -59,8 +59,8 @@ pub(crate) struct Totals {
     pub(crate) gaps: u64,
     /// Names of nodes whose streams began.
     nodes: Vec<String>,
-    /// Whether a stream broke off and did not come back.
-    broken: bool,
+    /// Which stream broke off and did not come back, and why.
+    pub(crate) broken: Option<String>,
     /// Why something is missing that was not told as lost.
     pub(crate) incomplete: Option<String>,
 }
@@ -68,7 +68,7 @@ pub(crate) struct Totals {
 impl Totals {
     /// Whether all has come that was sent, but for what was told as lost.
     fn complete(&self) -> bool {
-        !self.broken && self.incomplete.is_none()
+        self.broken.is_none() && self.incomplete.is_none()
     }
 
     fn count(&mut self, loss: &Loss) {
@@ -128,6 +128,9 @@ impl Output {
         loop {
             let came = inbox.take(merge.next_due());
             let is_last = came.is_none();
+            if inbox.is_abandoned() {
+                return Ok(self.totals);
+            }
             if is_last {
                 merge.finish();
             }
@@ -214,7 +217,7 @@ impl Output {
                 let hole = Hole { from: context.clock.wall(from_ns), to: context.clock.wall(to_ns), reason };
                 form.gap(context, &hole, out)?;
             }
-            Frame::Heartbeat(heartbeat) => context.clock = heartbeat.clock.unwrap_or(context.clock),
+            Frame::Heartbeat(heartbeat) => context.hear(heartbeat),
             Frame::Trailer(sent) => {
                 *state = State::Ended;
                 if sent != *came {
@@ -255,44 +258,42 @@ impl Output {
     fn broken(&mut self, source: SourceId, reason: String, out: &mut dyn Write) -> io::Result<()> {
         out.flush()?;
         let Stream { context, state, .. } = &mut self.streams[source];
-        notice(&format!("node {}: {reason}", context.node.name));
-        match state {
-            State::Broken { reason: known, .. } => _ = known.get_or_insert(reason),
-            State::Live => *state = State::Broken { from: context.clock.wall_ns, reason: Some(reason) },
-            State::Ended => {}
+        let (from, known) = match state {
+            State::Broken { from, reason } => (*from, reason.take()),
+            State::Live => (context.complete_to, None),
+            State::Ended => return Ok(()),
+        };
+        // It is tried again and again.
+        if known.as_ref() != Some(&reason) {
+            notice(&format!("node {}: {reason}", context.node.name));
         }
+        *state = State::Broken { from, reason: Some(reason) };
         Ok(())
     }
 
     fn finish(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        // Without a stream nothing has begun, and so nothing ends.
+        if self.totals.nodes.is_empty() && !self.is_ready {
+            return Ok(());
+        }
         let Self { form, streams, totals, .. } = self;
         for Stream { context, state, .. } in streams {
             let (from, reason) = match std::mem::replace(state, State::Ended) {
-                State::Live => (context.clock.wall_ns, Some("the stream broke off".to_owned())),
-                State::Broken { from, reason } => (from, reason),
+                State::Live => (context.complete_to, "the stream broke off".to_owned()),
+                State::Broken { from, reason } => (from, reason.unwrap_or_else(|| "it was not reached".into())),
                 State::Ended => continue,
             };
-            if let Some(reason) = reason {
-                totals.broken = true;
-                totals.gaps += 1;
-                form.gap(context, &Hole { from, to: now(), reason }, out)?;
-            }
+            totals.broken.get_or_insert_with(|| format!("node {}: {reason}", context.node.name));
+            totals.gaps += 1;
+            form.gap(context, &Hole { from, to: now(), reason }, out)?;
         }
-        // Without a stream nothing has begun, and so nothing ends.
-        if totals.nodes.is_empty() && !self.is_ready { Ok(()) } else { form.end(totals, out) }
+        form.end(totals, out)
     }
 }
 
 fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.ok().and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or_default()
-}
-
-/// A line for standard error, with text that others chose.
-fn notice(text: &str) {
-    let mut line = String::new();
-    format::escape(text.as_bytes(), &mut line);
-    eprintln!("{line}");
 }
 
 /// The sums, in words.

@@ -10,7 +10,8 @@ use jiff::tz::TimeZone;
 
 use super::columns::Columns;
 use super::context::Context;
-use super::{Form, Hole, Totals, notice, summary};
+use super::{Form, Hole, Totals, summary};
+use crate::notice::notice;
 
 /// Beyond this a cell pushes its own row to the right, but no later one.
 const WIDEST: usize = 40;
@@ -122,7 +123,7 @@ impl Form for Table {
 
     fn end(&mut self, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
         out.flush()?;
-        eprintln!("{}", summary(totals));
+        notice(&summary(totals));
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gadgets::spec::RunSpec;
 use gadgets::wire::{
-    Decoder, Failure, Frame, HEARTBEAT_SECONDS, Heartbeat, Hello, SILENCE_SECONDS, VERSION, WireError,
+    Decoder, Failure, FailureKind, Frame, HEARTBEAT_SECONDS, Heartbeat, Hello, SILENCE_SECONDS, VERSION, WireError,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
@@ -128,8 +128,17 @@ impl<D: FnMut(Frame)> Conversation<D> {
 
     /// Hands on what the decoder has. Returns how the session ended, if it did.
     fn take_frames(&mut self) -> Result<Option<Ending>, String> {
-        let no_frame = |error: WireError| format!("the agent sends what is no frame: {error}");
-        while let Some(frame) = self.decoder.next_frame().map_err(no_frame)? {
+        loop {
+            let frame = match self.decoder.next_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(None),
+                // It will not be another the next time.
+                Err(error @ WireError::Version { .. }) => {
+                    let message = error.to_string();
+                    return Ok(Some(Ending::Refused(Failure { kind: FailureKind::Protocol, message })));
+                }
+                Err(error) => return Err(format!("the agent sends what is no frame: {error}")),
+            };
             match frame {
                 Frame::Error(failure) => return Ok(Some(Ending::Refused(failure))),
                 Frame::Hello(_) => self.greeted = true,
@@ -143,7 +152,6 @@ impl<D: FnMut(Frame)> Conversation<D> {
                 return Ok(Some(Ending::Complete));
             }
         }
-        Ok(None)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use gadgets::record::records;
-use gadgets::wire::Frame;
+use gadgets::wire::{Frame, Loss, Stage};
 
 /// Bytes of records that may wait.
 const LIMIT: usize = 16 << 20;
@@ -44,6 +44,7 @@ struct State {
     waiting: VecDeque<(Instant, News)>,
     bytes: usize,
     closed: bool,
+    abandoned: bool,
 }
 
 impl Inbox {
@@ -59,19 +60,8 @@ impl Inbox {
         if let News::Frame(_, Frame::Batch(batch)) = &news {
             state.bytes += batch.len();
         }
-        match (&news, state.waiting.back_mut()) {
-            // While nobody reads, losses add up instead of piling up.
-            (News::Dropped(source, more), Some((_, News::Dropped(last, counts)))) if source == last => {
-                more.iter().for_each(|(cgroup, count)| *counts.entry(*cgroup).or_default() += count);
-            }
-            // Nor do signs of life.
-            (News::Frame(source, Frame::Heartbeat(_)), Some((_, News::Frame(last, Frame::Heartbeat(_)))))
-                if source == last =>
-            {
-                state.waiting.pop_back();
-                state.waiting.push_back((Instant::now(), news));
-            }
-            _ => state.waiting.push_back((Instant::now(), news)),
+        if let Some(news) = add_up(&mut state.waiting, news) {
+            state.waiting.push_back((Instant::now(), news));
         }
         self.changed.notify_all();
     }
@@ -80,6 +70,18 @@ impl Inbox {
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
+    }
+
+    /// Says that nobody wants what has come, nor to hear how it ends.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.lock();
+        (state.abandoned, state.closed) = (true, true);
+        state.waiting.clear();
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.lock().abandoned
     }
 
     /// All that has come, with the time when it did. Waits for something until the given time, or for ever. `None` when
@@ -104,6 +106,47 @@ impl Inbox {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// While nobody reads, losses and signs of life add up instead of piling up: at the end of the queue, every stream has at
+/// most one of each. Returns what has to wait for itself.
+fn add_up(waiting: &mut VecDeque<(Instant, News)>, news: News) -> Option<News> {
+    let Some(wanted) = pile(&news) else { return Some(news) };
+    let mut last = waiting.iter_mut().rev().map_while(|(_, last)| Some((pile(last)?, last)));
+    let Some((_, last)) = last.find(|(found, _)| *found == wanted) else { return Some(news) };
+    match (news, last) {
+        (News::Dropped(_, more), News::Dropped(_, counts)) => {
+            more.into_iter().for_each(|(cgroup, count)| *counts.entry(cgroup).or_default() += count);
+        }
+        (News::Frame(_, Frame::Loss(more)), News::Frame(_, Frame::Loss(loss))) => {
+            loss.count += more.count;
+            loss.to_ns = more.to_ns;
+        }
+        (news, last) => *last = news,
+    }
+    None
+}
+
+/// What news can be added to: others of the same stream and kind.
+#[derive(PartialEq, Eq)]
+enum Pile {
+    Dropped(SourceId),
+    Heartbeats(SourceId),
+    Broken(SourceId),
+    Losses(SourceId, Stage, String, Option<String>, Option<String>),
+}
+
+fn pile(news: &News) -> Option<Pile> {
+    match news {
+        News::Dropped(source, _) => Some(Pile::Dropped(*source)),
+        News::Broken(source, _) => Some(Pile::Broken(*source)),
+        News::Frame(source, Frame::Heartbeat(_)) => Some(Pile::Heartbeats(*source)),
+        News::Frame(source, Frame::Loss(loss)) => {
+            let Loss { stage, reason, namespace, pod, .. } = loss;
+            Some(Pile::Losses(*source, *stage, reason.clone(), namespace.clone(), pod.clone()))
+        }
+        _ => None,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Puts the streams of many nodes into the order of time.
 //!
 //! A record is given out when no other node can still send an older one, as far as each has said up to when it is
-//! complete; or when it has waited for [`HOLD`]: a node that says nothing delays the others by that and no more.
+//! complete. When one has waited for [`HOLD`], so is whatever is older, and it: a node that says nothing, or whose clock
+//! is wrong, delays the others by that and no more.
 //! What explains a stream (its schema, names, losses) keeps its place among the records of its node.
 
 use std::cmp::Reverse;
@@ -99,7 +100,7 @@ impl Merge {
             None => {}
         }
         let &Reverse((time, source)) = self.heads.peek()?;
-        if time > self.bound() && now < self.due(source) {
+        if time > self.bound() && self.next_due().is_none_or(|due| now < due) {
             return None;
         }
         self.heads.pop();
@@ -114,7 +115,8 @@ impl Merge {
 
     /// When the next thing is due at the latest; `None` if nothing waits.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.heads.peek().map(|Reverse((_, source))| self.due(*source))
+        let arrived = self.heads.iter().filter_map(|Reverse((_, source))| self.queues[*source].arrived);
+        arrived.min().map(|arrived| arrived + HOLD)
     }
 
     /// Gives out everything without waiting from now on: nothing more will come.
@@ -123,16 +125,13 @@ impl Merge {
         self.bound = None;
     }
 
-    fn due(&self, source: SourceId) -> Instant {
-        self.queues[source].arrived.unwrap_or_else(Instant::now) + HOLD
-    }
-
     /// Finds out what is next in a stream.
     fn settle(&mut self, source: SourceId) {
         let queue = &mut self.queues[source];
         // Its silence holds up the others from now on, or no longer.
         self.bound = None;
-        if queue.head().is_none()
+        // A batch without a record that can be read is passed over.
+        while queue.head().is_none()
             && let Some((_, News::Frame(_, Frame::Batch(_)))) = queue.waiting.front()
             && let Some((arrived, News::Frame(_, Frame::Batch(batch)))) = queue.waiting.pop_front()
         {
@@ -234,6 +233,18 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_ahead_delays_nobody_longer() {
+        let (mut merge, now) = (Merge::default(), Instant::now());
+        [hello(0), hello(1), hello(2), batch(0, &[1000])].into_iter().for_each(|news| merge.push(now, news));
+        // Another goes on sending older ones; a third says nothing.
+        for step in 1..=10 {
+            merge.push(now + step * HOLD / 10, batch(1, &[u64::from(step)]));
+        }
+        assert_eq!(drain(&mut merge, now + HOLD / 2), [0; 0]);
+        assert!(drain(&mut merge, now + HOLD).ends_with(&[10, 1000]));
+    }
+
+    #[test]
     fn a_node_that_is_complete_delays_nobody() {
         let (mut merge, now) = (Merge::default(), Instant::now());
         [hello(0), hello(1), batch(0, &[3, 7]), heartbeat(1, 5)].into_iter().for_each(|news| merge.push(now, news));
@@ -242,6 +253,13 @@ mod tests {
         assert_eq!(drain(&mut merge, now), [6, 7]);
         merge.push(now, News::Broken(0, "gone".into()));
         assert_eq!(drain(&mut merge, now), [8]);
+    }
+
+    #[test]
+    fn a_batch_without_records_hides_nothing() {
+        let (mut merge, now) = (Merge::default(), Instant::now());
+        [hello(0), batch(0, &[]), batch(0, &[]), batch(0, &[1])].into_iter().for_each(|news| merge.push(now, news));
+        assert_eq!(drain(&mut merge, now), [1]);
     }
 
     #[test]

@@ -28,19 +28,20 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::cluster::Cluster;
 use crate::exit::End;
+use crate::notice::notice;
 use crate::output::{Output, Totals};
 use connection::Local;
 use inbox::{Inbox, News, SourceId};
-use node::{Node, Outcome, Shared};
+use node::{Node, Outcome, Shared, Sign};
 use targets::{Agent, Change, Targets, Wanted};
 
 const SIGINT: u8 = 2;
 const SIGTERM: u8 = 15;
-/// How long a run waits for the first answers before it says that it does.
+/// How long a run waits for the first answers before it says that it does, and no longer for nodes that have failed.
 const IMPATIENCE: Duration = Duration::from_secs(2);
 
 /// What is to be done.
@@ -81,10 +82,11 @@ pub(crate) async fn run(place: Place, run: Run) -> anyhow::Result<End> {
         // It ends early only if it cannot write; why is for its own result to say.
         _ = &mut printing => Ok(Watched::Ended),
     };
-    inbox.close();
     if matches!(watched, Ok(Watched::Abandoned)) {
+        inbox.abandon();
         return Ok(user.end);
     }
+    inbox.close();
     tokio::select! {
         _ = &mut printing => {}
         // A reader that is stuck must not keep somebody who does not want to wait.
@@ -97,9 +99,9 @@ pub(crate) async fn run(place: Place, run: Run) -> anyhow::Result<End> {
         if user.end == End::Done {
             return Err(failure);
         }
-        eprintln!("warning: {failure:#}");
+        notice(&format!("warning: {failure:#}"));
     }
-    if let Some(why) = &totals.incomplete {
+    if let Some(why) = totals.incomplete.as_ref().or(totals.broken.as_ref().filter(|_| user.end == End::Done)) {
         bail!("the stream is incomplete: {why}");
     }
     Ok(if user.end == End::Done && fail_on_loss && totals.lost + totals.gaps > 0 { End::Lost } else { user.end })
@@ -163,7 +165,7 @@ async fn reader_gone() {
 struct Nodes {
     shared: Shared,
     stop: watch::Sender<bool>,
-    greetings: mpsc::UnboundedReceiver<SourceId>,
+    signs: mpsc::UnboundedReceiver<Sign>,
     tasks: JoinSet<(SourceId, Outcome)>,
     names: Vec<String>,
     /// The agent of each node that is watched.
@@ -173,6 +175,8 @@ struct Nodes {
     /// What is known of the others is all that there was at the start.
     is_complete: bool,
     is_ready: bool,
+    /// Nobody was waited for too long yet.
+    is_patient: bool,
     heard: BTreeSet<SourceId>,
     /// Why nodes cannot take part.
     failures: BTreeMap<SourceId, anyhow::Error>,
@@ -183,17 +187,18 @@ struct Nodes {
 impl Nodes {
     fn new(spec: RunSpec, inbox: &Arc<Inbox>) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let (greeted, greetings) = mpsc::unbounded_channel();
+        let (sender, signs) = mpsc::unbounded_channel();
         Self {
-            shared: Shared { spec, began: Instant::now(), stop: stopped, inbox: Arc::clone(inbox), greeted },
+            shared: Shared { spec, began: Instant::now(), stop: stopped, inbox: Arc::clone(inbox), signs: sender },
             stop,
-            greetings,
+            signs,
             tasks: JoinSet::new(),
             names: Vec::new(),
             agents: BTreeMap::new(),
             expected: BTreeSet::new(),
             is_complete: false,
             is_ready: false,
+            is_patient: true,
             heard: BTreeSet::new(),
             failures: BTreeMap::new(),
             virtual_nodes: BTreeSet::new(),
@@ -204,7 +209,7 @@ impl Nodes {
     async fn watch(&mut self, place: Place, timeout: Option<Duration>, user: &mut User) -> anyhow::Result<Watched> {
         let mut targets = match place {
             Place::Local(local) => {
-                let node = self.add("this host");
+                let node = self.add("");
                 self.tasks.spawn(async move { (node.id, node.watch_local(local).await) });
                 self.is_complete = true;
                 None
@@ -213,7 +218,6 @@ impl Nodes {
         };
         let mut stop_at = None;
         let mut patience = std::pin::pin!(sleep(IMPATIENCE));
-        let mut is_patient = true;
         let mut reader_gone = std::pin::pin!(reader_gone());
         loop {
             let has_no_way_on = targets.is_none() || (self.is_ready && !self.failures.is_empty());
@@ -238,11 +242,7 @@ impl Nodes {
                         self.take(changes?, targets, cluster).await?;
                     }
                 }
-                Some(greeted) = self.greetings.recv() => {
-                    self.heard.insert(greeted);
-                    self.failures.remove(&greeted);
-                    self.expected.remove(&greeted);
-                }
+                Some(sign) = self.signs.recv() => self.note(sign),
                 Some(done) = self.tasks.join_next() => {
                     let (id, outcome) = done.context("a node's task failed")?;
                     self.expected.remove(&id);
@@ -253,18 +253,44 @@ impl Nodes {
                         Outcome::Failed(error) => self.fail(id, error),
                     }
                 }
-                () = &mut patience, if is_patient => {
-                    is_patient = false;
-                    for id in &self.expected {
+                () = &mut patience, if self.is_patient => {
+                    self.is_patient = false;
+                    for id in self.expected.iter().filter(|_| targets.is_some()) {
                         self.notice(format!("waiting for node {}", self.names[*id]));
                     }
                 }
+            }
+            if !self.is_patient && targets.is_some() {
+                self.expect_no_longer();
             }
             if !self.is_ready && self.is_complete && self.expected.is_empty() {
                 self.become_ready()?;
                 stop_at = timeout.map(|timeout| tokio::time::Instant::now() + timeout);
             }
         }
+    }
+
+    fn note(&mut self, sign: Sign) {
+        match sign {
+            Sign::Greeted(id) => {
+                self.heard.insert(id);
+                self.failures.remove(&id);
+                self.expected.remove(&id);
+            }
+            // What is missing of it is a gap, once it has begun.
+            Sign::Failed(id, _) if self.heard.contains(&id) => {}
+            Sign::Failed(id, why) => _ = self.failures.insert(id, anyhow!(why)),
+        }
+    }
+
+    /// The run begins without nodes that fail, and when one has answered, without those that have not.
+    fn expect_no_longer(&mut self) {
+        if !self.heard.is_empty() {
+            for id in &self.expected {
+                self.failures.entry(*id).or_insert_with(|| anyhow!("it has not answered"));
+            }
+        }
+        self.expected.retain(|id| !self.failures.contains_key(id));
     }
 
     /// Everybody has been heard who was there from the start; the run begins, unless nobody can take part.
@@ -277,6 +303,9 @@ impl Nodes {
             return Err(error.context(format!("node {}{others}", self.names[id])));
         }
         self.is_ready = true;
+        for (id, error) in &self.failures {
+            self.shared.inbox.put(News::Broken(*id, format!("{error:#}")));
+        }
         self.shared.inbox.put(News::Ready);
         if self.names.is_empty() {
             self.notice("no pod matches yet: waiting for one".into());
@@ -322,10 +351,9 @@ impl Nodes {
         let node = self.add(&name);
         self.agents.insert(name, sender);
         if let Some(trouble) = trouble {
-            self.shared.inbox.put(News::Broken(node.id, trouble.clone()));
             // It may still come, and then takes part; others do not wait for it.
             self.expected.remove(&node.id);
-            self.failures.insert(node.id, anyhow!(trouble));
+            self.fail(node.id, anyhow!(trouble));
         }
         let cluster = cluster.clone();
         self.tasks.spawn(async move { (node.id, node.watch(cluster, receiver).await) });
@@ -342,7 +370,8 @@ impl Nodes {
     }
 
     fn fail(&mut self, id: SourceId, error: anyhow::Error) {
-        if self.is_ready || !self.heard.is_empty() {
+        // What fails before is told then, or is the error.
+        if self.is_ready {
             self.shared.inbox.put(News::Broken(id, format!("{error:#}")));
         }
         self.failures.insert(id, error);
@@ -371,7 +400,8 @@ async fn next_changes(targets: &mut Option<(Targets, Cluster)>) -> anyhow::Resul
 /// Whether a node is only made to look like one. Who may not ask is told that it has no agent.
 async fn is_virtual(cluster: &Cluster, name: &str) -> bool {
     let nodes: Api<ApiNode> = Api::all(cluster.client.clone());
-    let Ok(node) = cluster.ask(&format!("get node {name}"), nodes.get(name)).await else { return false };
+    let what = format!("get node {name}");
+    let Ok(Ok(node)) = timeout(IMPATIENCE, cluster.ask(&what, nodes.get(name))).await else { return false };
     let has = |label: &str, value: &str| node.labels().get(label).is_some_and(|found| found == value);
     has("type", "virtual-kubelet") || has("eks.amazonaws.com/compute-type", "fargate")
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use gadgets::spec::RunSpec;
 use gadgets::wire::{FailureKind, Frame};
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::connection::{self, Connection, Local};
 use super::conversation::{self, Ending, Request, asked};
@@ -18,6 +18,11 @@ use crate::exit::AgentFailure;
 
 /// Time until a session that broke off is tried again: the first time, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// How long the API server may take to reach an agent.
+const CONNECTING: Duration = Duration::from_secs(30);
+/// A session that was held for so long was no failure.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// How a node's part in a run ended.
 pub(super) enum Outcome {
@@ -37,8 +42,15 @@ pub(super) struct Shared {
     pub(super) began: Instant,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) inbox: Arc<Inbox>,
-    /// Is told of every Hello.
-    pub(super) greeted: mpsc::UnboundedSender<SourceId>,
+    pub(super) signs: mpsc::UnboundedSender<Sign>,
+}
+
+/// What whoever waits for a node should know.
+pub(super) enum Sign {
+    /// Its agent said Hello.
+    Greeted(SourceId),
+    /// A session came to nothing, for this reason, or broke off. It is tried again.
+    Failed(SourceId, String),
 }
 
 /// One node.
@@ -54,7 +66,8 @@ impl Node {
             Ok(connection) => connection,
             Err(error) => return Outcome::Failed(error),
         };
-        match self.hold(connection).await {
+        let mut since = self.shared.began;
+        match self.hold(connection, &mut since).await {
             Ending::Complete => Outcome::Complete,
             Ending::Refused(failure) => Outcome::Failed(AgentFailure(failure).into()),
             Ending::Broken { why, greeted: false } => Outcome::Failed(anyhow!(why)),
@@ -69,31 +82,40 @@ impl Node {
     pub(super) async fn watch(self, cluster: Cluster, mut agent: watch::Receiver<Option<Agent>>) -> Outcome {
         let mut stop = self.shared.stop.clone();
         let mut pause = PAUSES.0;
+        let mut greeted_once = false;
+        let mut since = self.shared.began;
         loop {
             let session = async {
                 let pod = ready_agent(&mut agent).await?;
-                connection::connect(&cluster, &pod).await
+                let connecting = timeout(CONNECTING, connection::connect(&cluster, &pod));
+                connecting.await.unwrap_or_else(|_| {
+                    bail!("the API server has not reached its agent within {} s", CONNECTING.as_secs())
+                })
             };
-            let connected = tokio::select! {
-                connected = session => connected,
+            let session = tokio::select! {
+                session = session => session,
                 () = asked(&mut stop) => return Outcome::Lost,
             };
-            let why = match connected {
-                Ok(connection) => match self.hold(connection).await {
+            let connected = Instant::now();
+            let why = match session {
+                Ok(connection) => match self.hold(connection, &mut since).await {
                     Ending::Complete if *stop.borrow() => return Outcome::Complete,
                     Ending::Complete => "the agent ended the session".into(),
-                    Ending::Refused(failure) if failure.kind == FailureKind::Unavailable => failure.message,
+                    Ending::Refused(failure) if may_pass(failure.kind) => failure.message,
                     Ending::Refused(failure) => return Outcome::Failed(AgentFailure(failure).into()),
                     Ending::Broken { why, greeted } => {
-                        if greeted {
+                        greeted_once |= greeted;
+                        if greeted && connected.elapsed() > STEADY {
                             pause = PAUSES.0;
                         }
                         why
                     }
                 },
-                Err(error) if is_final(&error) => return Outcome::Failed(error),
+                Err(error) if !greeted_once && is_final(&error) => return Outcome::Failed(error),
                 Err(error) => format!("{error:#}"),
             };
+            // The run may have ended; then nobody waits for it.
+            let _ = self.shared.signs.send(Sign::Failed(self.id, why.clone()));
             self.shared.inbox.put(News::Broken(self.id, why));
             tokio::select! {
                 () = sleep(pause) => {}
@@ -103,16 +125,17 @@ impl Node {
         }
     }
 
-    async fn hold(&self, connection: Connection) -> Ending {
-        let Shared { spec, began, stop, inbox, greeted } = &self.shared;
-        let began_ms_ago = u64::try_from(began.elapsed().as_millis()).unwrap_or_default();
+    /// Holds a session. The user began to look at this node at `since`: moves it to the last sign of the session.
+    async fn hold(&self, connection: Connection, since: &mut Instant) -> Ending {
+        let Shared { spec, stop, inbox, signs, .. } = &self.shared;
+        let began_ms_ago = u64::try_from(since.elapsed().as_millis()).unwrap_or_default();
         let spec = RunSpec { began_ms_ago, ..spec.clone() };
         conversation::hold(connection, Request::Run(Box::new(spec)), stop.clone(), |frame| {
+            *since = Instant::now();
             let is_hello = matches!(frame, Frame::Hello(_));
             inbox.put(News::Frame(self.id, frame));
             if is_hello {
-                // The run may have ended; then nobody waits for it.
-                let _ = greeted.send(self.id);
+                let _ = signs.send(Sign::Greeted(self.id));
             }
         })
         .await
@@ -124,6 +147,11 @@ async fn ready_agent(agent: &mut watch::Receiver<Option<Agent>>) -> anyhow::Resu
     let is_ready = |agent: &Option<Agent>| agent.as_ref().is_some_and(|agent| agent.trouble.is_none());
     let ready = agent.wait_for(is_ready).await.map_err(|_| anyhow!("nobody looks for agents any more"))?;
     Ok(ready.as_ref().map(|agent| agent.pod.clone()).unwrap_or_default())
+}
+
+/// Whether a refusal is for now only.
+fn may_pass(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::Unavailable | FailureKind::Busy | FailureKind::Internal)
 }
 
 /// Whether an error is there to stay.

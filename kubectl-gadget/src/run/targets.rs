@@ -133,7 +133,10 @@ impl Targets {
             let Some((watch, event)) = next else { bail!("the watches ended") };
             let changes = match event {
                 Ok(event) => {
-                    self.troubled.remove(&watch);
+                    // The first event of a new attempt is no sign that it works.
+                    if !matches!(event, Event::Init) {
+                        self.troubled.remove(&watch);
+                    }
                     self.take(&watch, event)
                 }
                 Err(error) => {

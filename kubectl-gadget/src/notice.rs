@@ -1,0 +1,12 @@
+//! Lines for whoever sits before the terminal.
+
+use std::io::Write as _;
+
+use gadgets::format::escape;
+
+/// Says something on standard error, in text that others may have chosen. That nobody hears it is no error.
+pub(crate) fn notice(text: &str) {
+    let mut line = String::new();
+    escape(text.as_bytes(), &mut line);
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
