@@ -8,7 +8,7 @@ CARGO := cargo --locked
 STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TARGET)
 TIMED = @tests/support/timed
 
-.PHONY: help setup build image demo test lint test-unit test-e2e cluster-up cluster-down clean
+.PHONY: help setup build image demo test lint test-unit test-binaries test-e2e test-cluster cluster-up cluster-down clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,7 @@ test: ## run everything (as root)
 	$(TIMED) "unit tests" $(MAKE) --no-print-directory test-unit
 	$(TIMED) "build" $(MAKE) --no-print-directory build
 	$(TIMED) "end to end" $(MAKE) --no-print-directory test-e2e
+	$(TIMED) "cluster" $(MAKE) --no-print-directory test-cluster
 	$(TIMED) --report
 
 lint: setup ## formatting, clippy, documentation, licences of dependencies
@@ -46,10 +47,17 @@ test-unit: setup ## tests that need neither root nor a kernel
 	$(CARGO) test --workspace --exclude tests
 	$(CARGO) test -p tests --test architecture
 
-test-e2e: build ## the real client, agent, kernel and containers (as root)
+test-binaries: build
 	$(STATIC) -p tests --bins
 	@install -m 755 $(addprefix target/$(TARGET)/release/,workload tiny-agent tiny-client) $(DIST)/
+
+# The faults mostly wait, and so run more than one a processor.
+test-e2e: test-binaries ## the real client, agent, kernel and containers (as root)
+	$(CARGO) test -p tests --test faults -- --test-threads 8
 	tests/support/run $(CARGO) test -p tests --test e2e
+
+test-cluster: image test-binaries ## the same through kubectl, on a cluster of two nodes (as root)
+	tests/support/cluster/run $(CARGO) test -p tests --test cluster
 
 cluster-up: setup ## start a Kubernetes cluster of two nodes on this host (as root); builds Kubernetes once, in minutes
 	@tests/support/cluster/cluster up

@@ -5,13 +5,16 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "for tests")]
 
+pub mod cluster;
+
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -132,6 +135,8 @@ pub struct Client {
     lines: Receiver<String>,
     /// All that was read.
     pub seen: Vec<Value>,
+    said: Arc<Mutex<String>>,
+    listener: Option<JoinHandle<()>>,
 }
 
 impl Client {
@@ -143,10 +148,17 @@ impl Client {
     /// The same with another client than the product's.
     pub fn start_with(client: &str, args: &[&str]) -> Self {
         let mut command = client_command(client, args);
-        command.args(["--local", "-o", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.args(["--local", "-o", "json"]);
+        let mut client = Self::spawn(command);
+        client.wait_for_nodes(1);
+        client
+    }
+
+    /// Starts a command that prints lines of JSON.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
-        let stdout = child.stdout.take().unwrap();
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {
                 if sender.send(line.unwrap()).is_err() {
@@ -154,13 +166,29 @@ impl Client {
                 }
             }
         });
-        let mut client = Self { process: Process(child), lines, seen: Vec::new() };
-        if !client.read_until(|line| line["type"] == "start") {
-            let mut complaint = String::new();
-            client.process.0.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
-            panic!("the client did not start: {complaint}");
+        let said = Arc::new(Mutex::new(String::new()));
+        let heard = Arc::clone(&said);
+        let listener = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                heard.lock().unwrap().push_str(&format!("{line}\n"));
+            }
+        });
+        Self { process: Process(child), lines, seen: Vec::new(), said, listener: Some(listener) }
+    }
+
+    /// Waits until the streams of so many nodes have begun.
+    pub fn wait_for_nodes(&mut self, count: usize) {
+        for _ in 0..count {
+            if !self.read_until(|line| line["type"] == "start") {
+                let _ = self.listener.take().unwrap().join();
+                panic!("the client did not start: {}", self.said());
+            }
         }
-        client
+    }
+
+    /// What it has said on standard error.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
     }
 
     /// Reads lines until one fits. Returns whether one came.
@@ -182,12 +210,25 @@ impl Client {
         }
     }
 
+    /// Reads lines until all that were read are enough. Fails if they never are.
+    pub fn read_until_seen(&mut self, what: &str, enough: impl Fn(&[Value]) -> bool) {
+        while !enough(&self.seen) {
+            assert!(self.read_until(|_| true), "the run ended without {what}: {}", self.said());
+        }
+    }
+
     /// Ends the run as Ctrl-C does, reads to the end, and returns what was seen.
-    pub fn stop(mut self) -> Seen {
+    pub fn stop(self) -> Seen {
         self.process.signal(Signal::SIGINT);
+        self.finish()
+    }
+
+    /// Reads to the end, which comes by itself.
+    pub fn finish(mut self) -> Seen {
         self.read_until(|_| false);
         let status = self.process.wait();
-        Seen { lines: std::mem::take(&mut self.seen), status }
+        let _ = self.listener.take().unwrap().join();
+        Seen { lines: std::mem::take(&mut self.seen), status, said: self.said() }
     }
 }
 
@@ -197,6 +238,8 @@ pub struct Seen {
     pub lines: Vec<Value>,
     /// How the client ended.
     pub status: ExitStatus,
+    /// What it said on standard error.
+    pub said: String,
 }
 
 impl Seen {

@@ -299,7 +299,7 @@ impl Nodes {
             && let Some((id, error)) = self.failures.pop_first()
         {
             let others = self.failures.len();
-            let others = if others > 0 { format!(" (and {others} more nodes)") } else { String::new() };
+            let others = if others > 0 { format!(" (and {others} more)") } else { String::new() };
             return Err(error.context(format!("node {}{others}", self.names[id])));
         }
         self.is_ready = true;
@@ -381,7 +381,7 @@ impl Nodes {
     fn failure(&mut self) -> Option<anyhow::Error> {
         let count = self.failures.len();
         let (id, error) = self.failures.pop_first()?;
-        let others = if count > 1 { format!(" and {} others", count - 1) } else { String::new() };
+        let others = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
         Some(error.context(format!("not everything was watched: node {}{others}", self.names[id])))
     }
 
