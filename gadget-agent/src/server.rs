@@ -4,12 +4,20 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
+use gadgets::wire::{Failure, FailureKind, Frame};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::agent::Agent;
+use crate::outbox::Outbox;
 use crate::session;
+use crate::sync::lock;
+
+/// How long clients may take to hear that the daemon ends.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Where the daemon listens if nothing else is said.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/gadget-agent/agent.sock";
@@ -29,6 +37,34 @@ pub(crate) fn connect(path: &Path) -> anyhow::Result<UnixStream> {
 /// serve listens.
 pub(crate) struct Listener {
     path: PathBuf,
+    clients: Arc<Clients>,
+}
+
+/// What waits to be written to each client that is served.
+#[derive(Default)]
+struct Clients(Mutex<Vec<Weak<Outbox>>>);
+
+impl Clients {
+    fn add(&self, outbox: &Arc<Outbox>) {
+        let mut clients = lock(&self.0);
+        clients.retain(|client| client.strong_count() > 0);
+        clients.push(Arc::downgrade(outbox));
+    }
+
+    /// Tells all of them that this is the end.
+    fn dismiss(&self) {
+        let clients: Vec<_> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
+        let message = "the agent is being stopped".to_owned();
+        let last_word = Frame::Error(Failure { kind: FailureKind::Unavailable, message });
+        for client in &clients {
+            client.put(&last_word);
+            client.close();
+        }
+        let until = Instant::now() + FAREWELL;
+        for client in &clients {
+            client.wait_until_done(until.saturating_duration_since(Instant::now()));
+        }
+    }
 }
 
 impl Listener {
@@ -55,8 +91,9 @@ impl Listener {
             Ok(_) => bail!("{} exists and is no socket: give another --socket", path.display()),
             Err(_) => {}
         }
-        end_on_signal(path.to_owned())?;
-        Ok(Self { path: path.to_owned() })
+        let clients = Arc::default();
+        end_on_signal(path.to_owned(), Arc::clone(&clients))?;
+        Ok(Self { path: path.to_owned(), clients })
     }
 
     /// Serves sessions until SIGTERM or SIGINT.
@@ -64,16 +101,16 @@ impl Listener {
     /// # Errors
     /// If no connection can be taken (any more).
     pub(crate) fn serve(self, agent: &Agent) -> anyhow::Result<()> {
-        let path = self.path;
-        let socket = UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+        let Self { path, clients } = &self;
+        let socket = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .with_context(|| format!("cannot protect {}", path.display()))?;
         tracing::info!("serving on {}", path.display());
         std::thread::scope(|scope| {
             for connection in socket.incoming() {
                 let connection = connection.context("cannot take connections")?;
                 scope.spawn(move || {
-                    if let Err(error) = session::serve_connection(agent, &connection) {
+                    if let Err(error) = session::serve_connection(agent, &connection, |outbox| clients.add(outbox)) {
                         tracing::info!("a session ended: {error}");
                     }
                 });
@@ -83,12 +120,13 @@ impl Listener {
     }
 }
 
-fn end_on_signal(socket: PathBuf) -> anyhow::Result<()> {
+fn end_on_signal(socket: PathBuf, clients: Arc<Clients>) -> anyhow::Result<()> {
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     signals.thread_block().context("cannot block signals")?;
     std::thread::spawn(move || {
         let _ = signals.wait();
         let _ = fs::remove_file(&socket);
+        clients.dismiss();
         // What is loaded goes with the process.
         std::process::exit(0);
     });

@@ -37,13 +37,17 @@ pub(crate) fn serve_stdio(start: impl FnOnce() -> Result<Agent, AgentError>) -> 
     let output = file(io::stdout().as_fd()).map_err(|error| AgentError::internal("use standard output", error))?;
     let agent = start().inspect_err(|error| tell(&error.failure()))?;
     // A stuck writer ends with the process.
-    serve(&agent, input, output, || {})
+    serve(&agent, input, output, |_| {}, || {})
 }
 
-/// Serves one session over a connection.
-pub(crate) fn serve_connection(agent: &Agent, connection: &UnixStream) -> Result<(), AgentError> {
+/// Serves one session over a connection. What is to be written to the client goes through the outbox that `opened` gets.
+pub(crate) fn serve_connection(
+    agent: &Agent,
+    connection: &UnixStream,
+    opened: impl FnOnce(&Arc<Outbox>),
+) -> Result<(), AgentError> {
     let writer = connection.try_clone().map_err(|error| AgentError::internal("serve a connection", error))?;
-    serve(agent, connection, writer, || {
+    serve(agent, connection, writer, opened, || {
         let _ = connection.shutdown(Shutdown::Both);
     })
 }
@@ -88,9 +92,11 @@ fn serve(
     agent: &Agent,
     input: impl Read + AsFd,
     output: impl Write + Send + 'static,
+    opened: impl FnOnce(&Arc<Outbox>),
     hang_up: impl Fn(),
 ) -> Result<(), AgentError> {
     let outbox = Arc::new(Outbox::default());
+    opened(&outbox);
     let writing = Arc::clone(&outbox);
     let writer = std::thread::spawn(move || writing.write_to(output));
     let ended = converse(agent, input, &outbox);

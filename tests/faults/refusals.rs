@@ -2,6 +2,7 @@
 
 use gadgets::wire::{FailureKind, VERSION};
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::client::Client;
 use crate::cluster::{Answer, FakeCluster, pod_without_image, ready_pod};
@@ -122,4 +123,30 @@ async fn no_agents_at_all() {
     let ended = Client::start(&fake, &[]).end().await;
     ended.must_be(1);
     ended.must_say(&["not deployed", "kubectl gadget deploy"]);
+}
+
+#[tokio::test]
+async fn a_node_without_a_kernel_of_its_own_is_passed_over() {
+    let fake = FakeCluster::of(&["node-a"]).await;
+    let pod = |name: &str, node: &str| {
+        json!({"metadata": {"name": name, "namespace": "shop", "resourceVersion": "1"},
+            "spec": {"nodeName": node, "containers": []}})
+    };
+    let pods = [pod("web-1", "node-a"), pod("web-2", "virtual")];
+    let list = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": pods});
+    fake.answer("/api/v1/pods?", Answer::Http(200, list.to_string()));
+    fake.answer("/api/v1/pods?&watch=true", Answer::Silence);
+    let node = json!({"apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "virtual", "labels": {"type": "virtual-kubelet"}}});
+    fake.answer("/api/v1/nodes/virtual", Answer::Http(200, node.to_string()));
+    let mut client = Client::start(&fake, &["-l", "app=web"]);
+    let [mut a] = fake.agents(["node-a"]).await;
+    a.exec("1").await;
+    client.until_exec("1").await;
+    client.signal(Signal::SIGINT);
+    a.finish().await;
+    let ended = client.end().await;
+    ended.must_be(130);
+    ended.must_say(&["node virtual is passed over"]);
+    assert_eq!((&ended.summary()["complete"], &ended.summary()["nodes"]), (&json!(true), &json!(["node-a"])));
 }
