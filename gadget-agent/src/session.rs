@@ -9,8 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gadgets::decoder::Decoder;
 use gadgets::spec::{RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN, RunSpec};
-use gadgets::wire::{Decoder, Failure, FailureKind, Frame, Hello, Node, SILENCE_SECONDS, Trailer, VERSION, WireError};
+use gadgets::wire::{Failure, FailureKind, Frame, Hello, Node, SILENCE_SECONDS, Trailer, VERSION, WireError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::agent::Agent;

@@ -4,11 +4,12 @@
 //! - [`btf`] and [`schema`]: what a gadget's records look like, read from its object
 //! - [`catalogue`]: what the object cannot say: summary, parameters, columns, hook variants
 //! - [`spec`]: what is asked for
-//! - [`wire`]: the frames of a session
+//! - [`wire`]: the frames of a session; [`decoder`] reads them
 //! - [`record`] and [`format`](mod@format): from raw records to what a person or a program reads
 
 pub mod btf;
 pub mod catalogue;
+pub mod decoder;
 pub mod errno;
 pub mod format;
 pub mod labels;

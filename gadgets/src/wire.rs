@@ -28,7 +28,8 @@ pub const HEARTBEAT_SECONDS: u64 = 1;
 /// Seconds of silence after which a peer counts as gone.
 pub const SILENCE_SECONDS: u64 = 10;
 
-const HEAD: usize = 5;
+/// Bytes before a payload: its length, and the type.
+pub(crate) const HEAD: usize = 5;
 
 /// One message.
 #[derive(Clone, Debug, PartialEq)]
@@ -428,7 +429,7 @@ impl Frame {
         Ok(bytes)
     }
 
-    fn decode(kind: u8, payload: &[u8]) -> Result<Self, WireError> {
+    pub(crate) fn decode(kind: u8, payload: &[u8]) -> Result<Self, WireError> {
         Ok(match kind {
             1 => Self::Hello(Box::new(decode_hello(payload)?)),
             2 => Self::Schema(decode_json("schema", payload)?),
@@ -463,54 +464,10 @@ fn decode_hello(payload: &[u8]) -> Result<Hello, WireError> {
     decode_json("hello", payload)
 }
 
-/// Cuts a stream of bytes into frames. It reads nothing itself, and holds at most one frame beyond what is pushed.
-#[derive(Debug, Default)]
-pub struct Decoder {
-    buffer: Vec<u8>,
-    /// Where the first frame that was not given out begins.
-    start: usize,
-}
-
-impl Decoder {
-    /// Takes bytes of the stream, in any portions.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    /// The next frame; `None` if more bytes are needed for it.
-    ///
-    /// # Errors
-    /// If what comes next is not a frame. There is no way on from there.
-    pub fn next_frame(&mut self) -> Result<Option<Frame>, WireError> {
-        let rest = &self.buffer[self.start..];
-        let Some(&[a, b, c, d, kind]) = rest.first_chunk::<HEAD>() else { return Ok(None) };
-        let length = u32::from_le_bytes([a, b, c, d]) as usize;
-        if length > MAX_PAYLOAD {
-            return Err(WireError::Oversized(length));
-        }
-        let Some(payload) = rest.get(HEAD..HEAD + length) else { return Ok(None) };
-        let frame = Frame::decode(kind, payload)?;
-        self.start += HEAD + length;
-        Ok(Some(frame))
-    }
-
-    /// To be asked when the stream has ended.
-    ///
-    /// # Errors
-    /// [`WireError::Truncated`] if it ended within a frame.
-    pub fn finish(&self) -> Result<(), WireError> {
-        match self.buffer.len() - self.start {
-            0 => Ok(()),
-            left => Err(WireError::Truncated(left)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decoder::Decoder;
     use proptest::prelude::*;
 
     fn one_of_each() -> Vec<Frame> {

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
+use gadgets::decoder::Decoder;
 use gadgets::record::HEADER_SIZE;
 use gadgets::schema::Schema;
 use gadgets::wire::{
-    CgroupEntry, Clock, Decoder, Dictionary, Failure, FailureKind, Frame, Heartbeat, Hello, Node, Trailer, VERSION,
+    CgroupEntry, Clock, Dictionary, Failure, FailureKind, Frame, Heartbeat, Hello, Node, Trailer, VERSION,
 };
 use serde_json::json;
 use tokio::net::TcpStream;

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use gadgets::wire::{Decoder, Frame};
+use gadgets::decoder::Decoder;
+use gadgets::wire::Frame;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use gadgets::decoder::Decoder;
 use gadgets::spec::RunSpec;
 use gadgets::wire::{
-    Decoder, Failure, FailureKind, Frame, HEARTBEAT_SECONDS, Heartbeat, Hello, SILENCE_SECONDS, VERSION, WireError,
+    Failure, FailureKind, Frame, HEARTBEAT_SECONDS, Heartbeat, Hello, SILENCE_SECONDS, VERSION, WireError,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
