@@ -1,7 +1,6 @@
 //! Gadgets that run: each is loaded once for all sessions that asked for the same.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -59,7 +58,8 @@ struct Handle {
     commands: Sender<Command>,
     alarm: Alarm,
     about: About,
-    sessions: Arc<AtomicU64>,
+    /// Each session holds it, too.
+    sessions: Arc<()>,
 }
 
 impl Running {
@@ -85,7 +85,7 @@ pub(crate) struct Membership {
     member: u64,
     commands: Sender<Command>,
     alarm: Alarm,
-    sessions: Arc<AtomicU64>,
+    _counted: Arc<()>,
 }
 
 impl Membership {
@@ -103,7 +103,6 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.sessions.fetch_sub(1, Ordering::Relaxed);
         self.leave(false);
     }
 }
@@ -141,12 +140,11 @@ impl Instances {
             return Err(AgentError::Internal("the instance that was just started is gone".into()));
         };
         let member = Member::new(id, selector, began, Arc::clone(outbox), greet(&handle.about));
-        handle.sessions.fetch_add(1, Ordering::Relaxed);
         let membership = Membership {
             member: id,
             commands: handle.commands.clone(),
             alarm: handle.alarm.clone(),
-            sessions: Arc::clone(&handle.sessions),
+            _counted: Arc::clone(&handle.sessions),
         };
         // An instance removes itself from `by_key` under this lock before it ends, so this one still listens.
         let _ = handle.commands.send(Command::Join(Box::new(member)));
@@ -160,7 +158,7 @@ impl Instances {
             gadget: key.gadget.to_owned(),
             parameters: key.constants.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
             ring_bytes: key.ring_bytes,
-            sessions: handle.sessions.load(Ordering::Relaxed),
+            sessions: Arc::strong_count(&handle.sessions) as u64 - 1,
         };
         self.lock().by_key.iter().map(describe).collect()
     }

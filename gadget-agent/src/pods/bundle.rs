@@ -22,7 +22,7 @@ const MAX_CONFIG: u64 = 4 << 20;
 
 /// How the processes begin that containerd starts for each pod (`containerd-shim-runc-v2`, cut to 15 bytes).
 const SHIM: &[u8] = b"containerd-shim";
-/// How often they are looked for.
+/// How often they are looked for at most.
 const SEARCH_AGAIN: Duration = Duration::from_secs(1);
 
 /// A container's names. What its runtime does not say is `None`.
@@ -59,18 +59,13 @@ impl Bundles {
 
     /// Looks which folders there are: to be called before a number of names are looked up.
     pub(crate) fn refresh(&mut self) {
-        if self.searched.is_none_or(|searched| searched.elapsed() >= SEARCH_AGAIN) {
-            self.searched = Some(Instant::now());
-            self.of_shims = folders_of_shims();
-        }
         let expand = |root: &String| match root.strip_suffix("/*") {
             Some(parent) => fs::read_dir(self.on_host(Path::new(parent)))
                 .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
                 .unwrap_or_default(),
             None => vec![self.on_host(Path::new(root))],
         };
-        let usual: Vec<PathBuf> = self.roots.iter().flat_map(expand).collect();
-        self.folders = usual.into_iter().chain(self.of_shims.iter().cloned()).collect();
+        self.folders = self.roots.iter().flat_map(expand).collect();
     }
 
     fn on_host(&self, path: &Path) -> PathBuf {
@@ -78,15 +73,19 @@ impl Bundles {
     }
 
     /// The names of a container. `None` if there is no bundle of it that can be read (yet).
-    pub(crate) fn names(&self, container_id: &str) -> Option<Names> {
+    pub(crate) fn names(&mut self, container_id: &str) -> Option<Names> {
         // An id is used as a file's name: from a hostile cgroup it could be "..", which leads out.
         if container_id.is_empty() || container_id.contains('/') || container_id.starts_with('.') {
             return None;
         }
-        self.folders.iter().find_map(|folder| {
-            let bundle = folder.join(container_id);
-            ["config.json", "userdata/config.json"].iter().find_map(|file| read_annotations(&bundle.join(file)))
-        })
+        let known = self.folders.iter().chain(&self.of_shims).find_map(|folder| names_in(folder, container_id));
+        if known.is_some() || self.searched.is_some_and(|searched| searched.elapsed() < SEARCH_AGAIN) {
+            return known;
+        }
+        // Looks at every process: only for a container whose bundle is nowhere else.
+        self.searched = Some(Instant::now());
+        self.of_shims = folders_of_shims();
+        self.of_shims.iter().find_map(|folder| names_in(folder, container_id))
     }
 }
 
@@ -126,6 +125,11 @@ fn folder_of_shim(process: &Path) -> Option<(PathBuf, PathBuf)> {
     }
     let bundle = fs::read_link(process.join("cwd")).ok()?;
     Some((fs::read_link(process.join("ns/mnt")).ok()?, bundle.parent()?.to_owned()))
+}
+
+fn names_in(folder: &Path, container_id: &str) -> Option<Names> {
+    let bundle = folder.join(container_id);
+    ["config.json", "userdata/config.json"].iter().find_map(|file| read_annotations(&bundle.join(file)))
 }
 
 fn read_annotations(config: &Path) -> Option<Names> {
@@ -184,7 +188,7 @@ mod tests {
 
     #[test]
     fn ids_do_not_lead_out_of_the_folder() {
-        let bundles = Bundles::new("/run/*:/etc");
+        let mut bundles = Bundles::new("/run/*:/etc");
         for id in ["", "..", "../etc", "a/b"] {
             assert_eq!(bundles.names(id), None);
         }

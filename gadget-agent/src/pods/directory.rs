@@ -308,7 +308,7 @@ impl Directory {
 
     /// A container's names: its parent's if that is inside the same container, else the bundle's. Those of a new one
     /// may still come, and so may its pod.
-    fn naming(&self, container: &str, parent: Option<u64>, is_new: bool, lacks_pod: bool) -> Naming {
+    fn naming(&mut self, container: &str, parent: Option<u64>, is_new: bool, lacks_pod: bool) -> Naming {
         let parent = parent.and_then(|parent| self.cgroups.get(&parent));
         let same = parent.filter(|parent| parent.container_id() == Some(container));
         if let Some(same) = same {

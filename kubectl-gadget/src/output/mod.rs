@@ -115,7 +115,7 @@ impl Output {
             Format::Table => Box::new(Table::new(columns)),
             Format::Json => Box::new(Json::default()),
         };
-        Self { form, streams: Vec::new(), totals: Totals::default(), is_ready: false, began: now() }
+        Self { form, streams: Vec::new(), totals: Totals::default(), is_ready: false, began: 0 }
     }
 
     /// Prints what comes until there is no more, and then the end.
@@ -125,6 +125,7 @@ impl Output {
     pub(crate) fn print(mut self, inbox: &Inbox) -> io::Result<Totals> {
         let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
         let mut merge = Merge::default();
+        self.began = now();
         loop {
             let came = inbox.take(merge.next_due());
             let is_last = came.is_none();

@@ -169,11 +169,9 @@ impl Nodes {
     /// Everybody has been heard who was there from the start; the run begins, unless nobody can take part.
     fn become_ready(&mut self) -> anyhow::Result<()> {
         if self.heard.is_empty()
-            && let Some((id, error)) = self.failures.pop_first()
+            && let Some(failure) = self.first_failure()
         {
-            let others = self.failures.len();
-            let others = if others > 0 { format!(" (and {others} more)") } else { String::new() };
-            return Err(error.context(format!("node {}{others}", self.names[id])));
+            return Err(failure);
         }
         self.is_ready = true;
         for (id, error) in &self.failures {
@@ -252,10 +250,16 @@ impl Nodes {
 
     /// Why not all nodes took part, if so.
     pub(super) fn failure(&mut self) -> Option<anyhow::Error> {
-        let count = self.failures.len();
+        Some(self.first_failure()?.context("not everything was watched"))
+    }
+
+    fn first_failure(&mut self) -> Option<anyhow::Error> {
         let (id, error) = self.failures.pop_first()?;
-        let others = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
-        Some(error.context(format!("not everything was watched: node {}{others}", self.names[id])))
+        let others = match self.failures.len() {
+            0 => String::new(),
+            others => format!(" (and {others} more)"),
+        };
+        Some(error.context(format!("node {}{others}", self.names[id])))
     }
 
     fn notice(&self, text: String) {
