@@ -5,10 +5,10 @@ TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 DIST := target/dist
 CARGO := cargo --locked
 # The agent is one static file: it runs in an image with nothing else. So is what the tests put into containers.
-STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TARGET)
+STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --target $(TARGET)
 TIMED = @tests/support/timed
 
-.PHONY: help setup build image demo test lint test-unit test-binaries test-e2e test-cluster cluster-up cluster-down clean
+.PHONY: help setup build image demo test lint test-unit test-binaries test-e2e test-cluster test-kernels cluster-up cluster-down clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -19,7 +19,7 @@ setup: ## install what building, the demo and the tests need (Debian packages, a
 build: setup ## build the client and the static agent into target/dist
 	@mkdir -p $(DIST)
 	$(CARGO) build --release -p kubectl-gadget
-	$(STATIC) -p gadget-agent
+	$(STATIC) --release -p gadget-agent
 	@install -m 755 target/release/kubectl-gadget target/$(TARGET)/release/gadget-agent $(DIST)/
 
 image: build ## write the agent's image into target/dist, to load on nodes or push to a registry
@@ -35,6 +35,7 @@ test: ## run everything (as root)
 	$(TIMED) "build" $(MAKE) --no-print-directory build
 	$(TIMED) "end to end" $(MAKE) --no-print-directory test-e2e
 	$(TIMED) "cluster" $(MAKE) --no-print-directory test-cluster
+	$(TIMED) "kernels" $(MAKE) --no-print-directory test-kernels
 	$(TIMED) --report
 
 lint: setup ## formatting, clippy, documentation, licences of dependencies
@@ -48,16 +49,20 @@ test-unit: setup ## tests that need neither root nor a kernel
 	$(CARGO) test -p tests --test architecture
 
 test-binaries: build
-	$(STATIC) -p tests --bins
-	@install -m 755 $(addprefix target/$(TARGET)/release/,workload tiny-agent tiny-client) $(DIST)/
+	$(STATIC) --profile programs -p tests --bins
+	@install -m 755 $(addprefix target/$(TARGET)/programs/,workload programs) $(DIST)/
+	@for name in tiny-agent tiny-client; do ln -f $(DIST)/programs $(DIST)/$$name; done
 
 # The faults mostly wait, and so run more than one a processor.
 test-e2e: test-binaries ## the real client, agent, kernel and containers (as root)
-	$(CARGO) test -p tests --test faults -- --test-threads 8
+	tests/support/tidy $(CARGO) test -p tests --test faults -- --test-threads 8
 	tests/support/run $(CARGO) test -p tests --test e2e
 
 test-cluster: image test-binaries ## the same through kubectl, on a cluster of two nodes (as root)
 	tests/support/cluster/run $(CARGO) test -p tests --test cluster
+
+test-kernels: test-binaries ## every gadget on Debian's kernels, in virtual machines; writes docs/kernels.md
+	tests/support/tidy $(CARGO) test -p tests --test kernels -- --nocapture
 
 cluster-up: setup ## start a Kubernetes cluster of two nodes on this host (as root); builds Kubernetes once, in minutes
 	@tests/support/cluster/cluster up

@@ -148,8 +148,11 @@ __noinline int exec_read_arg(__u64 argv, __u32 i)
 	if (used >= args_bytes || used >= ARGS_MAX)
 		return false;
 	length = bpf_probe_read_user_str(b->tails + file + used, ARG_MAX, arg);
-	if (length <= 0)
+	if (length < 0)
 		return false;
+	/* For an empty string older kernels (seen: 6.1) return 0, and not the 1 byte that they wrote. */
+	if (!length)
+		length = 1;
 	b->used = used + length;
 	/* Stops at the first that is not whole. */
 	return length < ARG_MAX || (!bpf_probe_read_user(&next, 1, arg + ARG_MAX - 1) && !next);
@@ -184,31 +187,50 @@ static __always_inline void exec_failed(int ret, const char *filename, const cha
 	exec_send(b, file, used, b->cut);
 }
 
+/* execve(file, argv, …) and execveat(directory, file, argv, …): `first` is where the file is. */
+static __always_inline void exec_done(long ret, const int first)
+{
+	struct pt_regs___kernel *regs;
+
+	if (ret >= 0)
+		return;
+	regs = task_syscall_regs();
+	exec_failed(ret, (const char *)syscall_argument(regs, first), (const void *)syscall_argument(regs, first + 1));
+}
+
+/*
+ * Where the functions of the system calls can be patched, no other call pays anything. Their argument is the registers,
+ * but the verifier of 5.10 does not always know its type.
+ */
+SEC("fexit/" SYSCALL_FUNCTION("execve"))
+int execve_returned(__u64 *args)
+{
+	exec_done(args[1], 0);
+	return 0;
+}
+
+SEC("fexit/" SYSCALL_FUNCTION("execveat"))
+int execveat_returned(__u64 *args)
+{
+	exec_done(args[1], 1);
+	return 0;
+}
+
 SEC("tracepoint/syscalls/sys_exit_execve")
 int execve_failed(struct syscall_trace_exit *ctx)
 {
-	struct pt_regs *regs;
-
-	if (ctx->ret >= 0)
-		return 0;
-	regs = task_syscall_regs();
-	exec_failed(ctx->ret, (const char *)PT_REGS_PARM1_SYSCALL(regs), (const void *)PT_REGS_PARM2_SYSCALL(regs));
+	exec_done(ctx->ret, 0);
 	return 0;
 }
 
 SEC("tracepoint/syscalls/sys_exit_execveat")
 int execveat_failed(struct syscall_trace_exit *ctx)
 {
-	struct pt_regs *regs;
-
-	if (ctx->ret >= 0)
-		return 0;
-	regs = task_syscall_regs();
-	exec_failed(ctx->ret, (const char *)PT_REGS_PARM2_SYSCALL(regs), (const void *)PT_REGS_PARM3_SYSCALL(regs));
+	exec_done(ctx->ret, 1);
 	return 0;
 }
 
-/* Both at once, for kernels before 5.15 and those that refuse tracepoints; every system call of the node pays. */
+/* Both at once, for kernels that refuse the others; every system call of the node pays. */
 SEC("tp_btf/sys_exit")
 int BPF_PROG(any_exec_failed, struct pt_regs *regs, long ret)
 {
@@ -216,11 +238,11 @@ int BPF_PROG(any_exec_failed, struct pt_regs *regs, long ret)
 
 	if (ret >= 0)
 		return 0;
-	number = syscall_number(regs);
+	number = syscall_number((void *)regs);
 	if (number == __NR_execve)
-		exec_failed(ret, (const char *)PT_REGS_PARM1_SYSCALL(regs), (const void *)PT_REGS_PARM2_SYSCALL(regs));
+		exec_done(ret, 0);
 	else if (number == __NR_execveat)
-		exec_failed(ret, (const char *)PT_REGS_PARM2_SYSCALL(regs), (const void *)PT_REGS_PARM3_SYSCALL(regs));
+		exec_done(ret, 1);
 	return 0;
 }
 

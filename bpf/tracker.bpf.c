@@ -87,9 +87,10 @@ static __always_inline void count_trouble(__u32 trouble)
 		__sync_fetch_and_add(count, 1);
 }
 
-static __always_inline bool is_unified(struct cgroup *cgroup)
+/* Ids repeat across hierarchies: only one is followed. */
+static __always_inline bool is_followed(struct cgroup *cgroup)
 {
-	return cgroup->root->hierarchy_id == 0;
+	return (__u32)cgroup->root->hierarchy_id == gadget_hierarchy;
 }
 
 #define ID_MIN 32 /* hex digits: a static pod's hash; pod UIDs have 36 with dashes, container ids 64 */
@@ -173,14 +174,16 @@ static __always_inline struct tracker_buffer *get_buffer(void)
 static __always_inline void tell(struct tracker_event *event, __u32 kind, __u64 cgroup, __u64 parent, __u32 slot,
 				 const char *path)
 {
-	long length;
+	__u64 length;
 
 	event->kind = kind;
 	event->slot = slot;
 	event->cgroup = cgroup;
 	event->parent = parent;
 	length = bpf_probe_read_kernel_str(event->path, sizeof(event->path), path);
-	if (length < 0 || length > PATH_MAX)
+	/* An error is a large number, too. The verifiers of 5.10 and 6.1 follow one unsigned comparison. */
+	barrier_var(length);
+	if (length > PATH_MAX)
 		length = 0;
 	if (bpf_ringbuf_output(&tracker_events, event, __builtin_offsetof(struct tracker_event, path) + length, 0))
 		count_trouble(TROUBLE_EVENTS_FULL);
@@ -195,7 +198,7 @@ int BPF_PROG(cgroup_made, struct cgroup *cgroup, const char *path)
 	struct tracker_buffer *b;
 
 	b = get_buffer();
-	if (!b || !is_unified(cgroup))
+	if (!b || !is_followed(cgroup))
 		return 0;
 	id = cgroup->kn->id;
 	parent = cgroup->self.parent;
@@ -219,7 +222,7 @@ int BPF_PROG(cgroup_removed, struct cgroup *cgroup, const char *path)
 	__u64 id;
 
 	b = get_buffer();
-	if (!b || !is_unified(cgroup))
+	if (!b || !is_followed(cgroup))
 		return 0;
 	id = cgroup->kn->id;
 	entry = bpf_map_lookup_elem(&cgroups, &id);
@@ -246,7 +249,7 @@ static __always_inline __u32 mount_namespace(struct task_struct *task)
 static __always_inline void mark_entering(__u32 tgid, __u64 cgroup)
 {
 	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup), *movers;
-	__u64 movers_cgroup = bpf_get_current_cgroup_id();
+	__u64 movers_cgroup = current_cgroup();
 	struct entry_mark mark = {};
 
 	if (!entry || entry->level == LEVEL_OTHER)
@@ -265,7 +268,7 @@ int BPF_PROG(task_moved, struct cgroup *cgroup, const char *path, struct task_st
 	__u32 tgid = task->tgid;
 
 	/* A process that moves itself is no runtime. */
-	if (is_unified(cgroup) && tgid != bpf_get_current_pid_tgid() >> 32)
+	if (is_followed(cgroup) && tgid != bpf_get_current_pid_tgid() >> 32)
 		mark_entering(tgid, cgroup->kn->id);
 	return 0;
 }
@@ -286,8 +289,8 @@ int BPF_PROG(task_forked, struct task_struct *parent, struct task_struct *child)
 		return 0;
 	}
 	/* clone3 with CLONE_INTO_CGROUP moves nobody: the child is born there. */
-	cgroup = BPF_CORE_READ(child, cgroups, dfl_cgrp, kn, id);
-	if (cgroup != bpf_get_current_cgroup_id())
+	cgroup = task_cgroup(child);
+	if (cgroup != current_cgroup())
 		mark_entering(to, cgroup);
 	return 0;
 }

@@ -54,3 +54,17 @@ fn files_stay_small() {
         assert!(code <= 500, "{} has {code} lines", path.display());
     }
 }
+
+/// The other architecture's registers and system calls have other names.
+#[test]
+fn programs_compile_for_each_architecture() {
+    let (include, out) = (workspace().join("bpf/include"), Path::new(env!("CARGO_TARGET_TMPDIR")));
+    for arch in ["x86_64", "aarch64"] {
+        for folder in ["bpf", "tests/tiny"] {
+            for (name, source) in bpf::compile::sources(&workspace().join(folder)).unwrap() {
+                let object = out.join(format!("{name}.{arch}.o"));
+                bpf::compile::compile(&source, &object, &include, arch).unwrap();
+            }
+        }
+    }
+}

@@ -6,36 +6,91 @@
 
 #include "kernel.h"
 
-/* The registers with which the current task entered the kernel, in a tracepoint/syscalls/sys_exit_* program. */
-static __always_inline struct pt_regs *task_syscall_regs(void)
+/* ---- Registers of a system call. Only what is in here differs between architectures. ---- */
+
+/* Named after the kernel's, not after user space's header, whose names differ. */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs___kernel {
+	unsigned long di, si, dx, r10, r8, r9;
+	unsigned long orig_ax;
+} __attribute__((preserve_access_index));
+
+struct thread_info___x86 {
+	__u32 status;
+} __attribute__((preserve_access_index));
+
+struct task_struct___x86 {
+	struct thread_info___x86 thread_info;
+} __attribute__((preserve_access_index));
+
+/* The kernel's function for a system call, which gets these registers (4.17). */
+#define SYSCALL_FUNCTION(name) "__x64_sys_" name
+#elif defined(__TARGET_ARCH_arm64)
+struct pt_regs___kernel {
+	__u64 regs[31];
+	__u64 orig_x0;
+	int syscallno;
+} __attribute__((preserve_access_index));
+
+#define SYSCALL_FUNCTION(name) "__arm64_sys_" name
+#else
+#error "registers of an unknown architecture"
+#endif
+
+enum bpf_func_id___v5_15 {
+	BPF_FUNC_task_pt_regs___v5_15 = 175,
+};
+
+/* The registers with which the current task entered the kernel; NULL if an old kernel does not say. */
+static __always_inline struct pt_regs___kernel *task_syscall_regs(void)
 {
-	/* Both helpers are of 5.11 and 5.15. On older kernels the load fails and the agent takes another variant. */
-	return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	if (bpf_core_enum_value_exists(enum bpf_func_id___v5_15, BPF_FUNC_task_pt_regs___v5_15))
+		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+#if defined(__TARGET_ARCH_x86)
+	/* They lie at the end of the task's kernel stack, which has four pages (THREAD_SIZE). */
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, stack) + 4 * 4096 - bpf_core_type_size(struct pt_regs___kernel);
+#else
+	return NULL;
+#endif
 }
 
-/* The number of the system call that is ending, from its registers; -1 for a 32-bit call on a 64-bit kernel. */
-static __always_inline long syscall_number(struct pt_regs *regs)
+/* An argument of a system call, counted from 0. `n` must be a constant. */
+static __always_inline __u64 syscall_argument(struct pt_regs___kernel *regs, const int n)
 {
 #if defined(__TARGET_ARCH_x86)
-	struct thread_info___x86 {
-		__u32 status;
-	} __attribute__((preserve_access_index));
-	struct task_struct___x86 {
-		struct thread_info___x86 thread_info;
-	} __attribute__((preserve_access_index));
+	switch (n) {
+	case 0:
+		return BPF_CORE_READ(regs, di);
+	case 1:
+		return BPF_CORE_READ(regs, si);
+	case 2:
+		return BPF_CORE_READ(regs, dx);
+	case 3:
+		return BPF_CORE_READ(regs, r10);
+	case 4:
+		return BPF_CORE_READ(regs, r8);
+	default:
+		return BPF_CORE_READ(regs, r9);
+	}
+#elif defined(__TARGET_ARCH_arm64)
+	/* The result has taken the first one's place. */
+	return n ? BPF_CORE_READ(regs, regs[n]) : BPF_CORE_READ(regs, orig_x0);
+#endif
+}
+
+/* The number of the system call that is ending; -1 for a 32-bit call on a 64-bit kernel. */
+static __always_inline long syscall_number(struct pt_regs___kernel *regs)
+{
+#if defined(__TARGET_ARCH_x86)
 	const __u32 ts_compat = 0x2; /* arch/x86/include/asm/thread_info.h */
 	struct task_struct___x86 *task = (void *)bpf_get_current_task();
 
 	if (BPF_CORE_READ(task, thread_info.status) & ts_compat)
 		return -1;
-	return regs->orig_rax;
+	return BPF_CORE_READ(regs, orig_ax);
 #elif defined(__TARGET_ARCH_arm64)
-	struct pt_regs___arm64 {
-		int syscallno;
-	} __attribute__((preserve_access_index));
-
-	return ((struct pt_regs___arm64 *)regs)->syscallno;
-#else
-#error "syscall_number: unknown architecture"
+	return BPF_CORE_READ(regs, syscallno);
 #endif
 }

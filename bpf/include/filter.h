@@ -30,7 +30,7 @@ enum cgroup_level {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1); /* set by the agent */
-	__type(key, __u64);     /* cgroup id in the unified hierarchy */
+	__type(key, __u64);     /* cgroup id in the hierarchy that is followed */
 	__type(value, struct cgroup_entry);
 } cgroups SEC(".maps");
 
@@ -56,10 +56,38 @@ struct {
 
 const volatile __u64 gadget_instance = 0; /* this instance's bit */
 
+/*
+ * The hierarchy that tells containers apart: the unified one, or, on a host where runtimes make no directories there,
+ * that of a controller of cgroup v1.
+ */
+#define HIERARCHY_UNIFIED (~0u)
+const volatile __u32 gadget_hierarchy = 0;			 /* its id; 0 is the unified one's */
+const volatile __u32 gadget_controller = HIERARCHY_UNIFIED; /* the controller's enum cgroup_subsys_id */
+
+/* The id of a task's cgroup there. */
+static __always_inline __u64 task_cgroup(struct task_struct *task)
+{
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
+	struct cgroup_subsys_state *state = NULL;
+
+	if (gadget_controller == HIERARCHY_UNIFIED)
+		return BPF_CORE_READ(set, dfl_cgrp, kn, id);
+	bpf_probe_read_kernel(&state, sizeof(state),
+			      (void *)set + bpf_core_field_offset(set->subsys) + gadget_controller * sizeof(state));
+	return BPF_CORE_READ(state, cgroup, kn, id);
+}
+
+static __always_inline __u64 current_cgroup(void)
+{
+	if (gadget_controller == HIERARCHY_UNIFIED)
+		return bpf_get_current_cgroup_id();
+	return task_cgroup((struct task_struct *)bpf_get_current_task());
+}
+
 /* Fills the header for an event of the current task, if somebody wants it. */
 static __always_inline bool gadget_wanted(struct gadget_header *header, __u16 stream)
 {
-	__u64 cgroup = bpf_get_current_cgroup_id();
+	__u64 cgroup = current_cgroup();
 	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup);
 	__u32 slot = entry ? entry->slot : SLOT_HOST;
 	__u64 *mask = bpf_map_lookup_elem(&masks, &slot);

@@ -42,7 +42,7 @@ struct gadget_header {
 	__u16 stream; /* the third argument of its GADGET_STREAM */
 	__u16 flags;  /* GADGET_SETUP */
 	__u64 time;   /* CLOCK_BOOTTIME, ns */
-	__u64 cgroup; /* id in the unified hierarchy */
+	__u64 cgroup; /* id in the hierarchy that is followed: see filter.h */
 	__u32 slot;   /* which slot let it through: see filter.h */
 	__u32 reserved;
 };

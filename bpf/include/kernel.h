@@ -47,6 +47,7 @@ struct mm_struct {
 };
 
 struct task_struct {
+	void *stack;
 	int pid;  /* the thread's id; what user space calls tid */
 	int tgid; /* the process's id; what user space calls pid */
 	struct task_struct *real_parent;
@@ -83,7 +84,8 @@ struct cgroup {
 };
 
 struct css_set {
-	struct cgroup *dfl_cgrp; /* in the unified hierarchy */
+	struct cgroup_subsys_state *subsys[1]; /* by controller; there are more */
+	struct cgroup *dfl_cgrp;	       /* in the unified hierarchy */
 };
 
 struct seq_file;

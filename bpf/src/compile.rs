@@ -18,18 +18,11 @@ pub fn compile_directory(directory: &Path, include: &Path) -> Result<(), String>
     println!("cargo:rerun-if-changed={}", include.display());
     println!("cargo:rerun-if-changed={}", directory.display());
 
-    let mut sources: Vec<(String, PathBuf)> = fs::read_dir(directory)
-        .map_err(|error| format!("cannot read {}: {error}", directory.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter_map(|path| Some((path.file_name()?.to_str()?.strip_suffix(".bpf.c")?.to_owned(), path)))
-        .collect();
-    sources.sort();
-
     let mut list = String::from("&[\n");
-    for (name, source) in &sources {
+    for (name, source) in sources(directory)? {
         println!("cargo:rerun-if-changed={}", source.display());
         let object = out.join(format!("{name}.bpf.o"));
-        compile(source, &object, include, &arch)?;
+        compile(&source, &object, include, &arch)?;
         let _ = writeln!(list, "    ({name:?}, &Aligned(*include_bytes!({object:?})).0),");
     }
     list.push(']');
@@ -38,17 +31,37 @@ pub fn compile_directory(directory: &Path, include: &Path) -> Result<(), String>
     fs::write(&listing, expression).map_err(|error| format!("cannot write {}: {error}", listing.display()))
 }
 
-fn compile(source: &Path, object: &Path, include: &Path, arch: &str) -> Result<(), String> {
-    // The names that libbpf's headers use for an architecture, and Debian's folder of its headers.
-    let (bpf_arch, multiarch) = match arch {
-        "x86_64" => ("x86", "x86_64-linux-gnu"),
-        "aarch64" => ("arm64", "aarch64-linux-gnu"),
+/// The `NAME.bpf.c` in a directory, with their names, sorted.
+///
+/// # Errors
+/// In words, if it cannot be read.
+pub fn sources(directory: &Path) -> Result<Vec<(String, PathBuf)>, String> {
+    let mut sources: Vec<(String, PathBuf)> = fs::read_dir(directory)
+        .map_err(|error| format!("cannot read {}: {error}", directory.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter_map(|path| Some((path.file_name()?.to_str()?.strip_suffix(".bpf.c")?.to_owned(), path)))
+        .collect();
+    sources.sort();
+    Ok(sources)
+}
+
+/// Compiles one file for an architecture, as Rust names it.
+///
+/// # Errors
+/// In words, if clang or llvm-strip cannot be run or refuse it.
+pub fn compile(source: &Path, object: &Path, include: &Path, arch: &str) -> Result<(), String> {
+    // The name that libbpf's headers use for an architecture.
+    let bpf_arch = match arch {
+        "x86_64" => "x86",
+        "aarch64" => "arm64",
         other => return Err(format!("no BPF programs for architecture {other}: see bpf/include/compat.h")),
     };
     run(Command::new("clang")
         .args(["-g", "-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"])
         .arg(format!("-D__TARGET_ARCH_{bpf_arch}"))
-        .arg(format!("-idirafter/usr/include/{multiarch}"))
+        // Where Debian has the kernel's headers of an architecture, and those for cross-compilers.
+        .arg(format!("-idirafter/usr/include/{arch}-linux-gnu"))
+        .arg(format!("-idirafter/usr/{arch}-linux-gnu/include"))
         .arg("-I")
         .arg(include)
         .arg("-c")

@@ -8,8 +8,7 @@ use gadgets::catalogue::Catalogue;
 
 use crate::agent::Agent;
 use crate::pods::bundle;
-use crate::server;
-use crate::session;
+use crate::{host, probe, server, session};
 
 /// The agent of kubectl gadget: loads BPF programs and streams what they see. People use kubectl-gadget.
 #[derive(Parser)]
@@ -25,6 +24,8 @@ enum Command {
     Daemon(DaemonArgs),
     /// Carry one session over standard input and output
     Session(SessionArgs),
+    /// Look at this host, print what is found as JSON, and end
+    Probe(HostArgs),
     /// Exit with 0 if the daemon serves its socket
     Ready(SocketArg),
 }
@@ -97,6 +98,7 @@ pub(crate) fn run(catalogue: Catalogue) -> ExitCode {
             };
         }
         Command::Session(args) => session::relay(&args.socket.socket),
+        Command::Probe(args) => probe(args, catalogue),
         Command::Ready(args) => server::connect(&args.socket).map(drop),
     };
     match done {
@@ -112,4 +114,11 @@ fn daemon(args: DaemonArgs, catalogue: Catalogue) -> anyhow::Result<()> {
     let listener = server::Listener::prepare(&args.socket.socket)?;
     let agent = args.host.start(catalogue, args.pods)?;
     listener.serve(&agent)
+}
+
+fn probe(args: HostArgs, catalogue: Catalogue) -> anyhow::Result<()> {
+    host::provide_tracefs();
+    let diagnosis = probe::diagnose(catalogue, args.node, bundle::Bundles::new(&args.bundles));
+    serde_json::to_writer(std::io::stdout().lock(), &diagnosis)?;
+    Ok(())
 }

@@ -13,6 +13,7 @@ use crate::error::AgentError;
 use crate::loss;
 use crate::member::Member;
 use crate::outbox::Outbox;
+use crate::pods::hierarchy::KernelIds;
 use crate::pods::tracker::Tracker;
 use crate::runtime::attach::{Attached, attach};
 use crate::runtime::load::Plan;
@@ -30,6 +31,29 @@ pub(crate) struct Key {
     pub(crate) constants: BTreeMap<&'static str, u64>,
     pub(crate) variants: BTreeMap<String, String>,
     pub(crate) ring_bytes: u32,
+}
+
+impl Key {
+    /// A gadget as it is if nobody asks for anything, with the smallest ring.
+    pub(crate) fn plain(gadget: &'static Gadget) -> Result<Self, AgentError> {
+        let constants = gadget.constants(&BTreeMap::new())?;
+        Ok(Self { gadget: gadget.name, constants, variants: BTreeMap::new(), ring_bytes: RING_BYTES_MIN })
+    }
+
+    /// How to load it, with maps of its own.
+    pub(crate) fn plan(&self, gadget: &'static Gadget, bit: u32, hierarchy: KernelIds) -> Plan<'static> {
+        let mut constants = self.constants.clone();
+        constants.extend(hierarchy.constants());
+        constants.insert("gadget_instance", 1 << bit);
+        constants.insert("gadget_lost_total", u64::from(loss::KERNEL_TOTAL));
+        constants.insert("gadget_wakeup_bytes", u64::from(self.ring_bytes / 4));
+        Plan {
+            object: (gadget.object)(),
+            constants,
+            entries: [("events", self.ring_bytes), ("gadget_lost", loss::KERNEL_COUNTERS)].into(),
+            ..Plan::default()
+        }
+    }
 }
 
 /// How a running instance came to be, for the sessions' Hello.
@@ -58,6 +82,7 @@ struct Handle {
     commands: Sender<Command>,
     alarm: Alarm,
     about: About,
+    kernel_bytes: u64,
     /// Each session holds it, too.
     sessions: Arc<()>,
 }
@@ -158,6 +183,7 @@ impl Instances {
             gadget: key.gadget.to_owned(),
             parameters: key.constants.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
             ring_bytes: key.ring_bytes,
+            kernel_bytes: handle.kernel_bytes,
             sessions: Arc::strong_count(&handle.sessions) as u64 - 1,
         };
         self.lock().by_key.iter().map(describe).collect()
@@ -170,13 +196,7 @@ impl Instances {
             return known.clone();
         }
         let name = gadget.name.to_owned();
-        let key = gadget.constants(&BTreeMap::new()).map_err(AgentError::from).map(|constants| Key {
-            gadget: gadget.name,
-            constants,
-            variants: BTreeMap::new(),
-            ring_bytes: RING_BYTES_MIN,
-        });
-        let attached = key.and_then(|key| self.attach(gadget, &key, running.free_bit()?));
+        let attached = Key::plain(gadget).and_then(|key| self.attach(gadget, &key, running.free_bit()?));
         match attached {
             Ok(Attached { variants, degraded, .. }) => {
                 let status = GadgetStatus { name, variants, degraded, error: None };
@@ -189,28 +209,18 @@ impl Instances {
     }
 
     fn attach(&self, gadget: &'static Gadget, key: &Key, bit: u32) -> Result<Attached, AgentError> {
-        let mut constants: BTreeMap<&str, u64> = key.constants.clone();
-        constants.insert("gadget_instance", 1 << bit);
-        constants.insert("gadget_lost_total", u64::from(loss::KERNEL_TOTAL));
-        constants.insert("gadget_wakeup_bytes", u64::from(key.ring_bytes / 4));
-        let maps = &self.tracker.maps;
-        let plan = Plan {
-            object: (gadget.object)(),
-            constants,
-            entries: [("events", key.ring_bytes), ("gadget_lost", loss::KERNEL_COUNTERS)].into(),
-            shared: [("cgroups", &maps.cgroups), ("masks", &maps.masks), ("entering", &maps.entering)].into(),
-            programs: None,
-        };
-        attach(gadget, &key.variants, &plan)
+        let filter = &self.tracker.filter;
+        attach(gadget, &key.variants, &Plan { shared: filter.maps(), ..key.plan(gadget, bit, filter.hierarchy) })
     }
 
     fn start(self: &Arc<Self>, gadget: &'static Gadget, key: Key, bit: u32) -> Result<Handle, AgentError> {
         let schema = gadget.schema().map_err(|error| AgentError::internal("read the gadget's schema", error))?;
         let attached = self.attach(gadget, &key, bit)?;
         let about = About { variants: attached.variants.clone(), degraded: attached.degraded.clone() };
+        let kernel_bytes = attached.kernel_bytes;
         let (commands, inbox) = channel();
         let worker = Worker::new(Arc::clone(self), Arc::clone(&self.tracker), attached, &schema, key, bit, inbox)?;
-        let handle = Handle { commands, alarm: worker.alarm(), about, sessions: Arc::default() };
+        let handle = Handle { commands, alarm: worker.alarm(), about, kernel_bytes, sessions: Arc::default() };
         std::thread::Builder::new()
             .name(gadget.name.chars().take(15).collect())
             .spawn(move || worker.run())

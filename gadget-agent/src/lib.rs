@@ -7,6 +7,7 @@
 //! - [`pods`]: which cgroup is whose, and which are wanted
 //! - [`loss`]: what was dropped, and for whom
 //! - [`status`]: what the agent says of itself; [`programs`]: what is loaded into the kernel, and by whom
+//! - [`probe`]: what a host can do; [`sizes`]: what grows with it
 //!
 //! It knows no gadget by name: what there is comes with the catalogue.
 
@@ -20,10 +21,12 @@ mod loss;
 mod member;
 mod outbox;
 mod pods;
+mod probe;
 mod programs;
 mod runtime;
 mod server;
 mod session;
+mod sizes;
 mod status;
 mod sync;
 mod worker;

@@ -6,10 +6,10 @@ use std::io::Read as _;
 use std::path::Path;
 
 use gadgets::wire::Program;
-use libbpf_rs::{Iter, Link, ProgramType};
+use libbpf_rs::{Iter, ProgramType};
 
 use crate::error::AgentError;
-use crate::runtime::load::{Plan, load};
+use crate::runtime::load::{Plan, attach_all, load};
 
 /// `struct program`.
 const NAME_AT: usize = 8;
@@ -27,9 +27,8 @@ pub(crate) fn list() -> Result<Vec<Program>, AgentError> {
     let failed = |error: &dyn std::fmt::Display| AgentError::internal("list BPF programs", error);
     let plan = Plan { object: bpf::object("programs").unwrap_or_default(), ..Plan::default() };
     let object = load(&plan).map_err(|error| failed(&error))?;
-    let attached: Result<Vec<Link>, _> = object.progs_mut().map(|program| program.attach()).collect();
     let mut bytes = Vec::new();
-    for link in &attached.map_err(|error| failed(&error))? {
+    for link in &attach_all(&object).map_err(|error| failed(&error))? {
         let mut iterator = Iter::new(link).map_err(|error| failed(&error))?;
         iterator.read_to_end(&mut bytes).map_err(|error| failed(&error))?;
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gadgets::decoder::Decoder;
-use gadgets::spec::{RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN, RunSpec};
+use gadgets::spec::{RING_BYTES_MAX, RING_BYTES_MIN, RunSpec};
 use gadgets::wire::{Failure, FailureKind, Frame, Hello, Node, SILENCE_SECONDS, Trailer, VERSION, WireError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -20,6 +20,7 @@ use crate::error::AgentError;
 use crate::instance::{About, Key, Membership};
 use crate::outbox::Outbox;
 use crate::server;
+use crate::sizes;
 use crate::status::status;
 
 /// Silence after which the client counts as gone.
@@ -163,7 +164,7 @@ fn join(
         let known: Vec<_> = agent.catalogue.0.iter().map(|gadget| gadget.name).collect();
         AgentError::NotFound(format!("this agent has no gadget {:?}; it has: {}", run.gadget, known.join(", ")))
     })?;
-    let ring_bytes = run.limits.ring_bytes.unwrap_or(RING_BYTES_DEFAULT);
+    let ring_bytes = run.limits.ring_bytes.unwrap_or_else(sizes::ring);
     if !ring_bytes.is_power_of_two() || !(RING_BYTES_MIN..=RING_BYTES_MAX).contains(&ring_bytes) {
         return Err(AgentError::Usage(format!(
             "a ring of {ring_bytes} bytes: it must be a power of two from {RING_BYTES_MIN} to {RING_BYTES_MAX}"

@@ -5,11 +5,13 @@
 //! - [`catalogue`]: what the object cannot say: summary, parameters, columns, hook variants
 //! - [`spec`]: what is asked for
 //! - [`wire`]: the frames of a session; [`decoder`] reads them
+//! - [`diagnosis`]: what an agent finds when it looks at its host
 //! - [`record`] and [`format`](mod@format): from raw records to what a person or a program reads
 
 pub mod btf;
 pub mod catalogue;
 pub mod decoder;
+pub mod diagnosis;
 pub mod errno;
 pub mod format;
 pub mod labels;

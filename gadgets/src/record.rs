@@ -25,7 +25,7 @@ pub struct Header {
     pub flags: u16,
     /// CLOCK_BOOTTIME, ns.
     pub time: u64,
-    /// Id in the unified hierarchy.
+    /// Its id in the hierarchy that the agent follows.
     pub cgroup: u64,
     /// The filter's slot that let it through; 0 for the host's.
     pub slot: u32,

@@ -48,7 +48,7 @@ pub struct Selector {
     pub labels: LabelSelector,
     /// Names of containers.
     pub containers: Vec<String>,
-    /// Paths in the unified hierarchy: each with everything below it. Any cgroup can be named.
+    /// Paths in the cgroup hierarchy: each with everything below it. Any cgroup can be named.
     pub cgroups: Vec<String>,
     /// Everything on the node, in containers and outside.
     pub host: bool,

@@ -156,6 +156,8 @@ pub struct Running {
     pub parameters: BTreeMap<String, u64>,
     /// Size of its ring.
     pub ring_bytes: u32,
+    /// All that it takes in the kernel: its ring, and what it has for each processor.
+    pub kernel_bytes: u64,
     /// Sessions that share it.
     pub sessions: u64,
 }
@@ -193,9 +195,9 @@ pub struct Dictionary {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CgroupEntry {
-    /// Id in the unified hierarchy.
+    /// Id in the hierarchy that the agent follows.
     pub cgroup: u64,
-    /// Path in the unified hierarchy.
+    /// Path there.
     pub path: String,
     /// The pod's namespace.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -41,12 +41,31 @@ pub(crate) struct Usage(pub(crate) String);
 
 /// The agent said that it cannot go on.
 #[derive(Debug, Error)]
-#[error("{}", .0.message)]
-pub(crate) struct AgentFailure(pub(crate) Failure);
+#[error("{}{}", failure.message, self.advice())]
+pub(crate) struct AgentFailure {
+    pub(crate) failure: Failure,
+    /// It is this host's agent.
+    pub(crate) local: bool,
+}
+
+impl AgentFailure {
+    /// Where to look next, if it is the kernel or the host that does not let the agent.
+    fn advice(&self) -> &'static str {
+        match self.failure.kind {
+            FailureKind::Unsupported | FailureKind::Permission if self.local => {
+                "\nwhat is missing, and what mends it: kubectl gadget doctor --local"
+            }
+            FailureKind::Unsupported | FailureKind::Permission => {
+                "\nwhat is missing, and what mends it: kubectl gadget doctor"
+            }
+            _ => "",
+        }
+    }
+}
 
 /// The exit code for an error.
 pub(crate) fn code_of(error: &anyhow::Error) -> ExitCode {
-    let agent_says_usage = |failure: &AgentFailure| failure.0.kind == FailureKind::Usage;
+    let agent_says_usage = |failure: &AgentFailure| failure.failure.kind == FailureKind::Usage;
     let is_usage = error.is::<Usage>() || error.downcast_ref().is_some_and(agent_says_usage);
     if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
 }

@@ -5,12 +5,14 @@
 //! - [`deploy`]: the agents into a cluster, and out of it
 //! - [`run`]: one run of a gadget: sessions with agents, one stream out of them
 //! - [`status`]: what agents say of themselves
+//! - [`doctor`]: what is well and what is not
 //! - [`output`]: rows as a table or as JSON
 //! - [`exit`]: what went wrong, and the exit code that says so; [`notice`]: what else a person should know
 
 mod cli;
 mod cluster;
 mod deploy;
+mod doctor;
 mod exit;
 mod notice;
 mod output;

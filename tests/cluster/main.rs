@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod deployment;
+mod doctor;
 mod faults;
 mod selection;
 mod status;

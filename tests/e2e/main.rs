@@ -4,8 +4,9 @@
 
 mod attribution;
 mod command_line;
+mod doctor;
 mod execs;
 mod failures;
+mod gadgets;
 mod loss;
 mod sharing;
-mod tiny;

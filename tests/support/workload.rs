@@ -1,6 +1,11 @@
 //! What runs in the containers that the tests watch. Static, so that it needs nothing there.
 //!
-//! - `workload execs COUNT LOG`: starts programs in every way there is, COUNT in all
+//! - `workload execs COUNT LOG`: starts programs in every way there is, COUNT in all; if that is less than 100, each way once
+//!   before any twice
+//! - `workload forks COUNT LOG`: makes COUNT children, one after the other, each of which writes a line
+//! - `workload vforks COUNT`: makes COUNT children that end at once
+//! - `workload after-one FILE COMMAND COUNT ARG…`: a command of these with a COUNT of 1, and with the rest of COUNT when
+//!   FILE is there
 //! - `workload storm COUNT BYTES`: COUNT attempts that fail, as fast as they go, each with BYTES of arguments
 //! - `workload into CGROUP PROGRAM ARG…`: becomes, in a child that is born in this cgroup, the program, after one attempt
 //!   that fails
@@ -18,20 +23,30 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, exit};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
+use nix::sched::{CloneFlags, clone};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, execve, execveat, fork};
 
 fn main() {
     let args: Vec<Vec<u8>> = std::env::args_os().map(OsStringExt::into_vec).collect();
+    run(&args);
+}
+
+fn run(args: &[Vec<u8>]) {
     let text = |index: usize| String::from_utf8_lossy(&args[index]).into_owned();
     match args.get(1).map(Vec::as_slice) {
+        Some(b"forks") => forks(text(2).parse().unwrap(), &text(3)),
+        Some(b"vforks") => vforks(text(2).parse().unwrap()),
+        Some(b"after-one") => after_one(&text(2), &args[2..]),
         Some(b"execs") => Execs::new(text(3)).run(text(2).parse().unwrap()),
         Some(b"storm") => storm(text(2).parse().unwrap(), text(3).parse().unwrap()),
         Some(b"into") => into(&text(2), &args[3..]),
@@ -68,6 +83,39 @@ fn storm(count: usize, bytes: usize) {
     for _ in 0..count {
         assert_eq!(execve::<&CStr, &CStr>(c"/missing", &repeated, &[]), Err(Errno::ENOENT));
     }
+}
+
+fn forks(count: usize, log_path: &str) {
+    for _ in 0..count {
+        in_child(|| {
+            log(log_path, 0, &[]);
+            exit(0)
+        });
+    }
+}
+
+fn vforks(count: usize) {
+    let mut stack = vec![0; 64 << 10];
+    let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
+    for _ in 0..count {
+        // SAFETY: the child, on a stack of its own, does nothing but end, and this process waits meanwhile.
+        let child = unsafe { clone(Box::new(|| 0), &mut stack, flags, Some(libc::SIGCHLD)) };
+        waitpid(child.unwrap(), None).unwrap();
+    }
+}
+
+fn after_one(file: &str, args: &[Vec<u8>]) {
+    let with_count = |count: usize| {
+        let mut args = args.to_vec();
+        args[2] = count.to_string().into_bytes();
+        run(&args);
+    };
+    let count: usize = String::from_utf8_lossy(&args[2]).parse().unwrap();
+    with_count(1);
+    while !Path::new(file).exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    with_count(count - 1);
 }
 
 fn into(cgroup: &str, program: &[Vec<u8>]) {
@@ -113,6 +161,9 @@ struct Execs {
     plain: CString,
 }
 
+/// One of each of the hundred ways in which [`Execs::attempt`] differs.
+const WAYS: [usize; 17] = [0, 1, 2, 3, 20, 30, 40, 50, 60, 61, 62, 63, 64, 65, 66, 67, 68];
+
 impl Execs {
     fn new(log: String) -> Self {
         let me = std::env::current_exe().unwrap();
@@ -132,14 +183,15 @@ impl Execs {
 
     fn run(&self, count: usize) {
         for index in 0..count {
-            self.attempt(index);
+            let way = if count < 100 { WAYS[index % WAYS.len()] } else { index % 100 };
+            self.attempt(index, way);
         }
     }
 
-    fn attempt(&self, index: usize) {
+    fn attempt(&self, index: usize, way: usize) {
         let token = format!("token-{index}").into_bytes();
         // A hundred ways, most of them common; each number of the rest is one.
-        match index % 100 {
+        match way {
             0 => self.start(&token, &many(200, 4)),
             1 => self.start(&token, &many(100, 1024)),
             2 => self.start(&token, &hostile()),

@@ -15,19 +15,39 @@ struct fork {
 
 GADGET_STREAM(events, struct fork, 0);
 
+static __always_inline void fork_made(struct task_struct *child)
+{
+	__u32 pid = bpf_get_current_pid_tgid() >> 32, child_pid = BPF_CORE_READ(child, tgid);
+	struct fork fork = {};
+
+	if (!threads && pid == child_pid)
+		return;
+	if (!gadget_wanted(&fork.header, 0))
+		return;
+	fork.pid = pid;
+	fork.child = child_pid;
+	bpf_get_current_comm(fork.comm, sizeof(fork.comm));
+	gadget_send(&events, &fork.header, sizeof(fork));
+}
+
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 {
-	struct fork fork = {};
+	fork_made(child);
+	return 0;
+}
 
-	if (!threads && parent->tgid == child->tgid)
-		return 0;
-	if (!gadget_wanted(&fork.header, 0))
-		return 0;
-	fork.pid = parent->tgid;
-	fork.child = child->tgid;
-	bpf_get_current_comm(fork.comm, sizeof(fork.comm));
-	gadget_send(&events, &fork.header, sizeof(fork));
+SEC("fentry/wake_up_new_task")
+int BPF_PROG(child_wakes, struct task_struct *child)
+{
+	fork_made(child);
+	return 0;
+}
+
+SEC("kprobe/wake_up_new_task")
+int BPF_KPROBE(child_wakes_slowly, struct task_struct *child)
+{
+	fork_made(child);
 	return 0;
 }
 

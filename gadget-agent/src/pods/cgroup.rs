@@ -13,9 +13,9 @@ use super::pod::Pod;
 /// What is known of a cgroup. A new value replaces the old when more is known.
 #[derive(Clone, Debug)]
 pub(crate) struct Cgroup {
-    /// Id in the unified hierarchy.
+    /// Id in the hierarchy that is followed.
     pub(crate) id: u64,
-    /// Path in the unified hierarchy.
+    /// Path there.
     pub(crate) path: String,
     /// Whose it is; `None` for one that is followed only because a user named it.
     pub(crate) identity: Option<Identity>,

@@ -1,8 +1,13 @@
-//! The unified cgroup hierarchy: where it is mounted, and which part of it is this node's.
+//! The cgroup hierarchy that is followed: where it is mounted, and which part of it is this node's.
+//!
+//! It is the unified one wherever that is mounted: on hybrid hosts runtimes make their directories there too. On hosts
+//! of cgroup v1 alone it is that of a controller in which every container has a directory.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use libbpf_rs::btf::{Btf, types};
 
 use super::selection::is_within;
 use crate::error::AgentError;
@@ -10,14 +15,75 @@ use crate::error::AgentError;
 /// What a node's pods lie below: `kubepods`, `kubepods.slice`, `kubelet-kubepods.slice`.
 const KUBEPODS: &str = "kubepods";
 
+/// Controllers of cgroup v1 in whose hierarchies runtimes make a directory for each container, the likeliest first.
+const CONTROLLERS: [&str; 5] = ["pids", "memory", "cpu", "devices", "freezer"];
+
 /// Where cgroups are found. All paths in it begin with a slash and are those of the kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Hierarchy {
     mount: PathBuf,
+    kind: Kind,
     /// What is below belongs to this node, and nothing else does.
     root: String,
     /// Whether all of the kernel's hierarchy is mounted.
     is_whole: bool,
+}
+
+/// Which of the kernel's hierarchies it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// That of cgroup v2.
+    Unified,
+    /// That of a controller of cgroup v1.
+    Controller(&'static str),
+}
+
+/// How the kernel knows it: the constants of `bpf/include/filter.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KernelIds {
+    hierarchy: u32,
+    controller: u32,
+}
+
+impl Default for KernelIds {
+    /// Of the unified hierarchy: `HIERARCHY_UNIFIED`.
+    fn default() -> Self {
+        Self { hierarchy: 0, controller: u32::MAX }
+    }
+}
+
+impl KernelIds {
+    /// For every object that includes `filter.h`.
+    pub(crate) fn constants(self) -> [(&'static str, u64); 2] {
+        [("gadget_hierarchy", self.hierarchy.into()), ("gadget_controller", self.controller.into())]
+    }
+}
+
+impl Kind {
+    /// Its file that only the root of the hierarchy lacks, or only the root has; and whether the root has it.
+    fn mark_of_root(self) -> (&'static str, bool) {
+        match self {
+            Self::Unified => ("cgroup.type", false),
+            Self::Controller(_) => ("release_agent", true),
+        }
+    }
+
+    /// The numbers and the path of a line of /proc/PID/cgroup, if it is of this hierarchy.
+    fn parse(self, line: &str) -> Option<(u32, &str)> {
+        let (number, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let is_it = match self {
+            Self::Unified => controllers.is_empty(),
+            Self::Controller(name) => controllers.split(',').any(|controller| controller == name),
+        };
+        Some((number.parse().ok()?, path)).filter(|_| is_it)
+    }
+
+    /// What this process is told of itself: the hierarchy's number, and its path in it.
+    fn of_this_process(self) -> Option<(u32, String)> {
+        let told = fs::read_to_string("/proc/self/cgroup").ok()?;
+        told.lines().find_map(|line| self.parse(line)).map(|(number, path)| (number, path.to_owned()))
+    }
 }
 
 impl Hierarchy {
@@ -25,23 +91,50 @@ impl Hierarchy {
     /// share a kernel; else the node is the host.
     ///
     /// # Errors
-    /// If the unified hierarchy is mounted nowhere.
+    /// If no hierarchy is mounted that tells containers apart.
     pub(crate) fn find() -> Result<Self, AgentError> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")
             .map_err(|error| AgentError::internal("read /proc/self/mountinfo", error))?;
-        let mounts: Vec<PathBuf> = mounts.lines().filter_map(cgroup2_mount).collect();
-        let mount = mounts.iter().find(|mount| is_whole(mount)).or(mounts.first()).cloned().ok_or_else(|| {
+        let (kind, mount) = choose(&mounts).ok_or_else(|| {
             AgentError::Unsupported(
-                "the unified cgroup hierarchy (cgroup2) is not mounted; mount it, or boot with \
-                 systemd.unified_cgroup_hierarchy=1"
+                "no cgroup hierarchy is mounted: neither cgroup2 nor a controller of cgroup v1; mount one, for example: \
+                 mount -t cgroup2 none /sys/fs/cgroup"
                     .into(),
             )
         })?;
-        let all = Self { is_whole: is_whole(&mount), mount, root: "/".into() };
+        let all = Self { is_whole: is_whole(&mount, kind), mount, kind, root: "/".into() };
         // Where only a part is mounted (a node in a container with a cgroup namespace), nobody says where it lies.
         let own = if all.is_whole { all.own_cgroup() } else { None };
         let root = own.map_or_else(|| "/".to_owned(), |path| node_root(&path).to_owned());
         Ok(Self { root, ..all })
+    }
+
+    /// How the kernel knows it.
+    ///
+    /// # Errors
+    /// If it does not say.
+    pub(crate) fn kernel_ids(&self) -> Result<KernelIds, AgentError> {
+        let Kind::Controller(name) = self.kind else {
+            return Ok(KernelIds::default());
+        };
+        let unknown =
+            || AgentError::Unsupported(format!("the kernel does not say which its cgroup controller {name} is"));
+        let (hierarchy, _) = self.kind.of_this_process().ok_or_else(unknown)?;
+        let btf = Btf::from_vmlinux().map_err(|error| AgentError::internal("read the kernel's BTF", error))?;
+        let ids: types::Enum<'_> = btf.type_by_name("cgroup_subsys_id").ok_or_else(unknown)?;
+        let wanted = format!("{name}_cgrp_id");
+        let id = ids.iter().find(|id| id.name.is_some_and(|name| name == wanted.as_str())).ok_or_else(unknown)?;
+        Ok(KernelIds { hierarchy, controller: u32::try_from(id.value).map_err(|_| unknown())? })
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn mount(&self) -> &Path {
+        &self.mount
+    }
+
+    /// Which of the kernel's hierarchies it is.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The node's part. `/` is the whole kernel's.
@@ -88,9 +181,8 @@ impl Hierarchy {
 
     /// The cgroup of this process. In a cgroup namespace of its own it can only be found by looking.
     fn own_cgroup(&self) -> Option<String> {
-        let told = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let told = told.lines().find_map(|line| line.strip_prefix("0::"))?;
-        let mut found = holds_this_process(&self.mount.join(told.trim_start_matches('/'))).then(|| told.to_owned());
+        let (_, told) = self.kind.of_this_process()?;
+        let mut found = holds_this_process(&self.mount.join(told.trim_start_matches('/'))).then_some(told);
         if found.is_none() {
             self.walk(&mut |cgroup| {
                 if found.is_none() && holds_this_process(cgroup.directory) {
@@ -128,16 +220,50 @@ fn holds_this_process(directory: &Path) -> bool {
     fs::read_to_string(directory.join("cgroup.procs")).is_ok_and(|pids| pids.lines().any(|pid| pid == own))
 }
 
-/// Only the hierarchy's root has no type.
-fn is_whole(mount: &Path) -> bool {
-    mount.join("cgroup.procs").exists() && !mount.join("cgroup.type").exists()
+/// Whether the root of the hierarchy is what is mounted here.
+fn is_whole(mount: &Path, kind: Kind) -> bool {
+    let (mark, is_the_roots) = kind.mark_of_root();
+    mount.join("cgroup.procs").exists() && mount.join(mark).exists() == is_the_roots
 }
 
-/// The mount point, if this line of mountinfo is of a cgroup2 file system.
-fn cgroup2_mount(line: &str) -> Option<PathBuf> {
-    let (mount, kind) = line.split_once(" - ")?;
-    let point = mount.split(' ').nth(4)?;
-    kind.starts_with("cgroup2 ").then(|| PathBuf::from(point))
+/// The hierarchy to follow, and its mount point, of the lines of mountinfo.
+fn choose(mounts: &str) -> Option<(Kind, PathBuf)> {
+    let all: Vec<Mount<'_>> = mounts.lines().filter_map(Mount::parse).collect();
+    let of = |kind: Kind| {
+        let mut points = all.iter().filter(move |mount| mount.is(kind)).map(|mount| PathBuf::from(mount.point));
+        let first = points.next()?;
+        let whole = std::iter::once(first.clone()).chain(points).find(|point| is_whole(point, kind));
+        Some((kind, whole.unwrap_or(first)))
+    };
+    of(Kind::Unified).or_else(|| CONTROLLERS.into_iter().find_map(|name| of(Kind::Controller(name))))
+}
+
+/// What a line of mountinfo says.
+struct Mount<'a> {
+    point: &'a str,
+    file_system: &'a str,
+    options: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (mount, system) = line.split_once(" - ")?;
+        let mut system = system.split(' ');
+        Some(Self {
+            point: mount.split(' ').nth(4)?,
+            file_system: system.next()?,
+            options: system.nth(1).unwrap_or(""),
+        })
+    }
+
+    fn is(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Unified => self.file_system == "cgroup2",
+            Kind::Controller(name) => {
+                self.file_system == "cgroup" && self.options.split(',').any(|option| option == name)
+            }
+        }
+    }
 }
 
 /// The part of the hierarchy that belongs to the node whose pod has this cgroup: what is above the pods.
@@ -158,11 +284,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mounts_of_cgroup2_are_found() {
-        let line = |kind: &str| format!("36 25 0:30 / /sys/fs/cgroup/unified rw,relatime shared:9 - {kind} x rw");
-        assert_eq!(cgroup2_mount(&line("cgroup2")), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(cgroup2_mount(&line("cgroup")), None);
-        assert_eq!(cgroup2_mount(""), None);
+    fn the_unified_hierarchy_is_followed_where_there_is_one() {
+        let line = |point: &str, kind: &str, options: &str| {
+            format!("36 25 0:30 / /nowhere/{point} rw,relatime shared:9 - {kind} cgroup rw,{options}\n")
+        };
+        let v1 = [line("cpu", "cgroup", "cpu,cpuacct"), line("systemd", "cgroup", "xattr,name=systemd")].concat();
+        let hybrid = [v1.as_str(), &line("unified", "cgroup2", "nsdelegate")].concat();
+        assert_eq!(choose(&hybrid), Some((Kind::Unified, "/nowhere/unified".into())));
+        assert_eq!(choose(&v1), Some((Kind::Controller("cpu"), "/nowhere/cpu".into())));
+        let more = [v1.as_str(), &line("pids", "cgroup", "pids")].concat();
+        assert_eq!(choose(&more), Some((Kind::Controller("pids"), "/nowhere/pids".into())));
+        assert_eq!(choose(&line("systemd", "cgroup", "xattr,name=systemd")), None);
+        assert_eq!(choose("no mount"), None);
+    }
+
+    #[test]
+    fn a_process_is_told_its_path_in_each_hierarchy() {
+        let pids = Kind::Controller("pids");
+        assert_eq!(pids.parse("4:pids:/kubepods/x"), Some((4, "/kubepods/x")));
+        assert_eq!(Kind::Controller("cpu").parse("3:cpu,cpuacct:/a:b"), Some((3, "/a:b")));
+        assert_eq!(Kind::Unified.parse("0::/x"), Some((0, "/x")));
+        assert_eq!((pids.parse("0::/x"), Kind::Unified.parse("4:pids:/x")), (None, None));
+        assert_eq!(pids.parse("1:name=systemd:/"), None);
     }
 
     #[test]
@@ -186,7 +329,8 @@ mod tests {
     fn only_directories_of_the_node_are_resolved() {
         let mount = std::env::temp_dir().join(format!("hierarchy-{}", std::process::id()));
         fs::create_dir_all(mount.join("a/b")).expect("a folder");
-        let of = |root: &str| Hierarchy { mount: mount.clone(), root: root.into(), is_whole: true };
+        let of =
+            |root: &str| Hierarchy { mount: mount.clone(), kind: Kind::Unified, root: root.into(), is_whole: true };
         assert_eq!(of("/").resolve("/a/b/"), Some("/a/b".into()));
         assert_eq!(of("/").resolve(&mount.join("a").to_string_lossy()), Some("/a".into()));
         assert_eq!(of("/").resolve("/a/../a"), None);

@@ -1,13 +1,15 @@
 //! The tracker's programs and maps: the kernel's side of following the hierarchy, `bpf/tracker.bpf.c`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, RingBuffer, RingBufferBuilder};
 
+use super::hierarchy::KernelIds;
 use super::slots::{self, Slots};
 use crate::error::AgentError;
 use crate::runtime::load::{self, Plan, load};
+use crate::sizes;
 use crate::sync::lock;
 
 /// `enum cgroup_level` of `bpf/include/filter.h`.
@@ -61,11 +63,19 @@ impl Trouble {
     }
 }
 
-/// The maps of the filter that every gadget shares.
-pub(crate) struct FilterMaps {
-    pub(crate) cgroups: MapHandle,
-    pub(crate) masks: MapHandle,
-    pub(crate) entering: MapHandle,
+/// What every gadget shares of `bpf/include/filter.h`.
+pub(crate) struct Filter {
+    pub(crate) hierarchy: KernelIds,
+    cgroups: MapHandle,
+    masks: MapHandle,
+    entering: MapHandle,
+}
+
+impl Filter {
+    /// The maps, by name.
+    pub(crate) fn maps(&self) -> BTreeMap<&'static str, &MapHandle> {
+        [("cgroups", &self.cgroups), ("masks", &self.masks), ("entering", &self.entering)].into()
+    }
 }
 
 /// The programs, attached. Dropping it detaches and unloads them.
@@ -83,7 +93,7 @@ pub(crate) struct Kernel {
 pub(crate) struct Parts {
     pub(crate) kernel: Kernel,
     pub(crate) slots: Slots,
-    pub(crate) maps: FilterMaps,
+    pub(crate) filter: Filter,
     /// Readable when there are events.
     pub(crate) ring: MapHandle,
 }
@@ -93,14 +103,23 @@ impl Kernel {
     ///
     /// # Errors
     /// If the kernel refuses something.
-    pub(crate) fn attach(room: u32) -> Result<Parts, AgentError> {
+    pub(crate) fn attach(room: u32, hierarchy: KernelIds) -> Result<Parts, AgentError> {
         let failed = |error: &dyn std::fmt::Display| AgentError::internal("follow the cgroup hierarchy", error);
         let plan = Plan {
             object: bpf::object("tracker").unwrap_or_default(),
-            entries: [("cgroups", room), ("masks", slots::COUNT), ("free_slots", slots::COUNT)].into(),
+            constants: hierarchy.constants().into(),
+            entries: [
+                ("cgroups", room),
+                ("masks", slots::COUNT),
+                ("free_slots", slots::COUNT),
+                ("entering", sizes::entering()),
+                ("tracker_events", sizes::tracker_ring()),
+            ]
+            .into(),
             ..Plan::default()
         };
-        let object = load(&plan).map_err(|error| AgentError::Unsupported(error.to_string()))?;
+        let object =
+            load(&plan).map_err(|refusal| AgentError::Unsupported(format!("cannot follow containers: {refusal}")))?;
         let map = |name| load::map(&object, name).map_err(|error| failed(&error));
         let events = Arc::new(Mutex::new(VecDeque::new()));
         let sink = Arc::clone(&events);
@@ -113,8 +132,10 @@ impl Kernel {
         builder.add(&ring, take).map_err(|error| failed(&error))?;
         let reader = builder.build().map_err(|error| failed(&error))?;
         let slots = Slots::new(map("masks")?, map("free_slots")?).map_err(|error| failed(&error))?;
-        let maps = FilterMaps { cgroups: map("cgroups")?, masks: map("masks")?, entering: map("entering")? };
-        let links: Result<Vec<Link>, _> = object.progs_mut().map(|program| program.attach()).collect();
+        let (cgroups, masks, entering) = (map("cgroups")?, map("masks")?, map("entering")?);
+        let filter = Filter { hierarchy, cgroups, masks, entering };
+        let links = load::attach_all(&object)
+            .map_err(|refusal| AgentError::Unsupported(format!("cannot follow containers: {refusal}")))?;
         let kernel = Self {
             ring: reader,
             events,
@@ -122,10 +143,9 @@ impl Kernel {
             seen_troubles: [0; TROUBLES.len()],
             cgroups: map("cgroups")?,
             names: map("names")?,
-            _links: links
-                .map_err(|error| AgentError::Unsupported(format!("cannot attach to cgroup events: {error:#}")))?,
+            _links: links,
         };
-        Ok(Parts { kernel, slots, maps, ring })
+        Ok(Parts { kernel, slots, filter, ring })
     }
 
     /// All events until now.

@@ -20,7 +20,7 @@ const HASH: usize = 32;
 /// Hex digits of a container's id.
 const CONTAINER: usize = 64;
 
-/// Reads a path in the unified hierarchy. `None` if it is neither a pod's nor a container's.
+/// Reads a path in a cgroup hierarchy. `None` if it is neither a pod's nor a container's.
 pub(crate) fn identify(path: &str) -> Option<Identity> {
     let mut at = 0;
     let mut outside_pods = None;

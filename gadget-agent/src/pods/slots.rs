@@ -4,6 +4,7 @@
 //! use, free again when the last cgroup in it is gone.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
@@ -17,11 +18,15 @@ const FIRST: u32 = 2;
 
 /// The mask of a slot about which nothing is decided.
 const EVERYONE: u64 = u64::MAX;
+/// Slots that the kernel is given at a time: each takes a system call, and who starts an agent waits for the first.
+const STOCK: u32 = 512;
 
 /// Who has which slot.
 pub(crate) struct Slots {
     masks: MapHandle,
     free: MapHandle,
+    /// Slots that the kernel was not given yet.
+    unused: Range<u32>,
     by_unit: HashMap<String, u32>,
     members: HashMap<u32, BTreeSet<u64>>,
     /// Slots that are kept though nobody may be in them, and how often that was asked for.
@@ -29,14 +34,26 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// Fills the kernel's queue of free slots and opens their masks.
+    /// Opens the masks of all slots, and gives the kernel the first.
     pub(crate) fn new(masks: MapHandle, free: MapHandle) -> libbpf_rs::Result<Self> {
-        let slots = Self { masks, free, by_unit: HashMap::new(), members: HashMap::new(), pins: HashMap::new() };
-        slots.set_mask(SHARED, EVERYONE)?;
-        for slot in FIRST..COUNT {
-            slots.release(slot)?;
-        }
+        let all: Vec<u32> = (SHARED..COUNT).collect();
+        let keys: Vec<u8> = all.iter().flat_map(|slot| slot.to_ne_bytes()).collect();
+        let values = EVERYONE.to_ne_bytes().repeat(all.len());
+        masks.update_batch(&keys, &values, COUNT - SHARED, MapFlags::ANY, MapFlags::ANY)?;
+        let (unused, by_unit) = (FIRST..COUNT, HashMap::new());
+        let mut slots = Self { masks, free, unused, by_unit, members: HashMap::new(), pins: HashMap::new() };
+        slots.stock();
         Ok(slots)
+    }
+
+    /// Gives the kernel more slots. Returns whether there are still more.
+    pub(crate) fn stock(&mut self) -> bool {
+        for slot in self.unused.by_ref().take(STOCK as usize) {
+            if let Err(error) = self.free.update(&[], &slot.to_ne_bytes(), MapFlags::ANY) {
+                tracing::warn!("slot {slot} is lost: {error}");
+            }
+        }
+        !self.unused.is_empty()
     }
 
     /// The slot of a unit (see [`super::path::Identity`]). One that has none gets the one that the kernel chose for
@@ -53,8 +70,12 @@ impl Slots {
         slot
     }
 
-    fn take_free(&self) -> u32 {
-        let popped = self.free.lookup_and_delete(&[]).ok().flatten();
+    fn take_free(&mut self) -> u32 {
+        let mut popped = self.free.lookup_and_delete(&[]).ok().flatten();
+        if popped.is_none() && !self.unused.is_empty() {
+            self.stock();
+            popped = self.free.lookup_and_delete(&[]).ok().flatten();
+        }
         popped.and_then(|bytes| bytes.try_into().ok()).map_or(SHARED, u32::from_ne_bytes)
     }
 

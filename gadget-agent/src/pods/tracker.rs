@@ -19,7 +19,7 @@ use super::bundle::Bundles;
 use super::cgroup::Cgroup;
 use super::directory::Directory;
 use super::hierarchy::Hierarchy;
-use super::kernel::{FilterMaps, Kernel, Trouble};
+use super::kernel::{Filter, Kernel, Trouble};
 use super::pod::Pod;
 use crate::clock;
 use crate::error::AgentError;
@@ -36,7 +36,8 @@ const MIN_CGROUPS: usize = 16384;
 
 /// What is known of the hierarchy, kept up to date by a thread of its own.
 pub(crate) struct Tracker {
-    pub(crate) maps: FilterMaps,
+    /// What gadgets share with it.
+    pub(crate) filter: Filter,
     hierarchy: Hierarchy,
     ring: Arc<MapHandle>,
     directory: Mutex<Directory>,
@@ -71,11 +72,11 @@ impl Tracker {
         let mut existing = 0;
         hierarchy.walk(&mut |_| existing += 1);
         let room = (existing * 4).max(MIN_CGROUPS);
-        let parts = Kernel::attach(u32::try_from(room).unwrap_or(u32::MAX))?;
+        let parts = Kernel::attach(u32::try_from(room).unwrap_or(u32::MAX), hierarchy.kernel_ids()?)?;
         let mut directory = Directory::new(hierarchy.clone(), parts.kernel, parts.slots, bundles);
         directory.merge_walk();
         let tracker = Arc::new(Self {
-            maps: parts.maps,
+            filter: parts.filter,
             hierarchy,
             ring: Arc::new(parts.ring),
             directory: Mutex::new(directory),
@@ -241,7 +242,11 @@ fn keep_up(tracker: &Weak<Tracker>) {
             last_check = Instant::now();
             strong.check(&mut directory);
         }
-        let rest = if directory.has_pending() { NAMING_RETRY } else { TICK };
+        let rest = match (directory.stock_slots(), directory.has_pending()) {
+            (true, _) => Duration::ZERO,
+            (_, true) => NAMING_RETRY,
+            (false, false) => TICK,
+        };
         drop(directory);
         // While this thread rests it keeps only the ring's descriptor, so that the tracker can go.
         let ring = Arc::clone(&strong.ring);

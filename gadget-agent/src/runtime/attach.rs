@@ -1,18 +1,25 @@
 //! Attaches a gadget to its hooks, each in the best variant that this kernel takes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use gadgets::catalogue::{Gadget, Hook, Variant};
+use gadgets::catalogue::{Gadget, Hook, Release, Requirement, Variant};
+use gadgets::diagnosis::{VariantState, VariantStatus};
 use libbpf_rs::{Link, Object};
 
-use super::load::{LoadError, Plan, load};
+use super::features;
+use super::load::{self, Plan, load};
+use super::refusal::Refusal;
 use crate::error::AgentError;
+use crate::host;
 
 /// A gadget that runs. Dropping it detaches and unloads everything.
 pub(crate) struct Attached {
     // Links go before the object whose programs they hold.
     _links: Vec<Link>,
     pub(crate) object: Object,
+    /// Bytes that it takes in the kernel, beside what all gadgets share.
+    pub(crate) kernel_bytes: u64,
     /// For each hook the variant in use; empty for one that could not be had.
     pub(crate) variants: BTreeMap<String, String>,
     /// What does not work and why.
@@ -22,97 +29,136 @@ pub(crate) struct Attached {
 /// What is tried for one hook.
 struct Choice {
     hook: &'static Hook,
-    /// Index of the variant; past the last if none is left.
-    at: usize,
-    /// Why the one before was given up.
-    refusal: Option<String>,
+    /// The variants that are left, best first.
+    variants: Vec<&'static Variant>,
+    /// Why the others were given up.
+    refusals: Vec<String>,
 }
 
 impl Choice {
-    fn variant(&self) -> Option<&'static Variant> {
-        self.hook.variants.get(self.at)
+    /// All variants of a hook, or the one that the user wants.
+    fn new(gadget: &Gadget, hook: &'static Hook, forced: Option<&String>) -> Result<Self, AgentError> {
+        let all: Vec<_> = hook.variants.iter().collect();
+        let variants = match forced {
+            None => all,
+            Some(name) => vec![hook.variant(name).ok_or_else(|| {
+                let known: Vec<_> = all.iter().map(|variant| variant.name).collect();
+                AgentError::Usage(format!(
+                    "hook {} of {} has no variant {name:?}; it has: {}",
+                    hook.name,
+                    gadget.name,
+                    known.join(", ")
+                ))
+            })?],
+        };
+        Ok(Self { hook, variants, refusals: Vec::new() })
     }
 
-    fn name(&self) -> &'static str {
-        self.variant().map_or("", |variant| variant.name)
+    fn variant(&self) -> Option<&'static Variant> {
+        self.variants.first().copied()
     }
 
     fn programs(&self) -> &'static [&'static str] {
         self.variant().map_or(&[], |variant| variant.programs)
     }
+
+    /// Goes on to the next variant.
+    fn give_up(&mut self, refusal: &str) {
+        if !self.variants.is_empty() {
+            let variant = self.variants.remove(0);
+            tracing::debug!("hook {}: {} refused: {refusal}", self.hook.name, variant.name);
+            self.refusals.push(format!("{}: {refusal}", variant.name));
+        }
+    }
+
+    /// Why none is left.
+    fn why(&self) -> String {
+        if self.refusals.is_empty() { "no variant of it is known".into() } else { self.refusals.join("; ") }
+    }
 }
 
-/// Loads and attaches a gadget. `forced` names variants to use, by hook; a variant that was forced is not given up.
+/// Loads and attaches a gadget. `forced` names variants to use, by hook; a hook whose variant is forced has no other.
 ///
 /// # Errors
-/// If a hook that the gadget cannot do without takes no variant.
+/// If a hook that the gadget cannot do without, or for which one was forced, takes no variant.
 pub(crate) fn attach(
     gadget: &'static Gadget,
     forced: &BTreeMap<String, String>,
     plan: &Plan<'_>,
 ) -> Result<Attached, AgentError> {
-    check_names(gadget, forced)?;
-    let first = |hook: &'static Hook| {
-        let name = forced.get(hook.name)?;
-        hook.variants.iter().position(|variant| variant.name == name)
-    };
-    let mut choices: Vec<Choice> =
-        gadget.hooks.iter().map(|hook| Choice { hook, at: first(hook).unwrap_or(0), refusal: None }).collect();
+    check_hooks(gadget, forced)?;
+    let choices = gadget.hooks.iter().map(|hook| Choice::new(gadget, hook, forced.get(hook.name)));
+    let mut choices: Vec<Choice> = choices.collect::<Result<_, _>>()?;
+    for choice in &mut choices {
+        while let Some(Some(why)) = choice.variant().map(too_new) {
+            choice.give_up(&why);
+        }
+    }
     loop {
+        let is_needed = |choice: &&Choice| choice.hook.without.is_none() || forced.contains_key(choice.hook.name);
+        if let Some(choice) = choices.iter().filter(is_needed).find(|choice| choice.variants.is_empty()) {
+            return Err(AgentError::Unsupported(format!(
+                "{} does not run on this kernel: hook {}: {}",
+                gadget.name,
+                choice.hook.name,
+                choice.why()
+            )));
+        }
         match try_all(&choices, plan) {
-            Ok((object, links)) => return Ok(finish(gadget, &choices, object, links)),
+            Ok((object, links)) => return Ok(finish(gadget, &choices, plan, object, links)),
             Err((index, refusal)) => {
-                let choice = &mut choices[index];
-                tracing::debug!("hook {}: {} refused: {refusal}", choice.hook.name, choice.name());
-                choice.at += 1;
-                let exhausted = choice.variant().is_none() && choice.hook.without.is_none();
-                if exhausted || forced.contains_key(choice.hook.name) {
-                    return Err(AgentError::Unsupported(format!(
-                        "{} does not run on this kernel: hook {}: {refusal}",
-                        gadget.name, choice.hook.name
-                    )));
-                }
-                choice.refusal = Some(refusal);
+                let unmet = choices[index].variant().and_then(unmet);
+                choices[index].give_up(&unmet.map_or_else(|| refusal.to_string(), |unmet| unmet.to_string()));
             }
         }
     }
 }
 
-fn check_names(gadget: &Gadget, forced: &BTreeMap<String, String>) -> Result<(), AgentError> {
-    for (name, variant) in forced {
-        let Some(hook) = gadget.hooks.iter().find(|hook| hook.name == name) else {
-            let known: Vec<_> = gadget.hooks.iter().map(|hook| hook.name).collect();
-            return Err(AgentError::Usage(format!(
-                "{} has no hook {name:?}; it has: {}",
-                gadget.name,
-                known.join(", ")
-            )));
-        };
-        if hook.variants.iter().all(|known| known.name != variant) {
-            let known: Vec<_> = hook.variants.iter().map(|variant| variant.name).collect();
-            return Err(AgentError::Usage(format!(
-                "hook {name} has no variant {variant:?}; it has: {}",
-                known.join(", ")
-            )));
-        }
+fn check_hooks(gadget: &Gadget, forced: &BTreeMap<String, String>) -> Result<(), AgentError> {
+    let unknown = forced.keys().find(|name| gadget.hooks.iter().all(|hook| hook.name != name.as_str()));
+    unknown.map_or(Ok(()), |name| {
+        let known: Vec<_> = gadget.hooks.iter().map(|hook| hook.name).collect();
+        Err(AgentError::Usage(format!("{} has no hook {name:?}; it has: {}", gadget.name, known.join(", "))))
+    })
+}
+
+/// Something that a variant needs and the kernel cannot do.
+struct Unmet {
+    requirement: &'static Requirement,
+    refusal: Refusal,
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "needs {}: {}", self.requirement, self.refusal)
     }
-    Ok(())
+}
+
+/// The first of a variant's needs that the kernel does not meet.
+fn unmet(variant: &'static Variant) -> Option<Unmet> {
+    let check =
+        |requirement: &&'static Requirement| features::check(requirement).err().map(|refusal| (*requirement, refusal));
+    variant.requires.iter().find_map(check).map(|(requirement, refusal)| Unmet { requirement, refusal })
+}
+
+/// Why a variant is not to be tried on this kernel. One that is as new as what the variant needs is taken at its word:
+/// that it loads shows that it can, and trying all needs first would make every start slower. An older kernel may load it,
+/// and yet not do it well.
+fn too_new(variant: &'static Variant) -> Option<String> {
+    let release = Release::parse(&host::kernel());
+    let is_old = variant.requires.iter().any(|requirement| release.is_none_or(|release| release < requirement.since));
+    if is_old { unmet(variant).map(|unmet| unmet.to_string()) } else { None }
 }
 
 /// Loads and attaches what is chosen, or says which choice was refused and why.
-fn try_all(choices: &[Choice], plan: &Plan<'_>) -> Result<(Object, Vec<Link>), (usize, String)> {
+fn try_all(choices: &[Choice], plan: &Plan<'_>) -> Result<(Object, Vec<Link>), (usize, Refusal)> {
     let load_programs = |programs: Vec<&'static str>| load(&Plan { programs: Some(programs), ..plan.clone() });
     let all = choices.iter().flat_map(Choice::programs).copied().collect();
-    let object = load_programs(all).map_err(|error| blame(choices, &error, load_programs))?;
+    let object = load_programs(all).map_err(|refusal| blame(choices, refusal, load_programs))?;
     let mut links = Vec::new();
     for (index, choice) in choices.iter().enumerate() {
         for name in choice.programs() {
-            let program = object
-                .progs_mut()
-                .find(|program| program.name() == *name)
-                .ok_or_else(|| (index, format!("the object has no program {name}")))?;
-            let link = program.attach().map_err(|error| (index, format!("cannot attach {name}: {error:#}")))?;
-            links.push(link);
+            links.push(load::attach(&object, name).map_err(|refusal| (index, refusal))?);
         }
     }
     Ok((object, links))
@@ -121,29 +167,62 @@ fn try_all(choices: &[Choice], plan: &Plan<'_>) -> Result<(Object, Vec<Link>), (
 /// An object loads as a whole or not at all: to learn which hook it failed for, each is loaded alone.
 fn blame(
     choices: &[Choice],
-    error: &LoadError,
-    load_programs: impl Fn(Vec<&'static str>) -> Result<Object, LoadError>,
-) -> (usize, String) {
+    refusal: Refusal,
+    load_programs: impl Fn(Vec<&'static str>) -> Result<Object, Refusal>,
+) -> (usize, Refusal) {
     let open = choices.iter().enumerate().filter(|(_, choice)| choice.variant().is_some());
     for (index, choice) in open.clone() {
         if let Err(own) = load_programs(choice.programs().to_vec()) {
-            return (index, own.to_string());
+            return (index, own);
         }
     }
     // Each loads alone, but not together (memory?): give up the least needed first.
     let last = open.max_by_key(|(_, choice)| choice.hook.without.is_some()).map_or(0, |(index, _)| index);
-    (last, error.to_string())
+    (last, refusal)
 }
 
-fn finish(gadget: &Gadget, choices: &[Choice], object: Object, links: Vec<Link>) -> Attached {
+fn finish(gadget: &Gadget, choices: &[Choice], plan: &Plan<'_>, object: Object, links: Vec<Link>) -> Attached {
     let mut variants = BTreeMap::new();
     let mut degraded = Vec::new();
     for choice in choices {
-        variants.insert(choice.hook.name.to_owned(), choice.name().to_owned());
+        let name = choice.variant().map_or("", |variant| variant.name);
+        variants.insert(choice.hook.name.to_owned(), name.to_owned());
         if let (None, Some(without)) = (choice.variant(), choice.hook.without) {
-            let refusal = choice.refusal.as_deref().unwrap_or("no variant of it is known");
-            degraded.push(format!("{}: {without}: {refusal}", gadget.name));
+            degraded.push(format!("{}: {without}: {}", gadget.name, choice.why()));
         }
     }
-    Attached { _links: links, object, variants, degraded }
+    let kernel_bytes = load::kernel_memory(&object, plan);
+    Attached { _links: links, object, kernel_bytes, variants, degraded }
+}
+
+/// Tries every variant of every hook of a gadget, each alone.
+pub(crate) fn survey(gadget: &'static Gadget, plan: &Plan<'_>) -> Vec<VariantStatus> {
+    let of_hook = |hook: &'static Hook| {
+        let mut states: Vec<_> = hook.variants.iter().map(|variant| survey_one(gadget, hook, variant, plan)).collect();
+        // What is taken if nobody forces another.
+        if let Some(best) = states.iter_mut().find(|status| status.state == VariantState::Works) {
+            best.state = VariantState::Best;
+        }
+        states
+    };
+    gadget.hooks.iter().flat_map(of_hook).collect()
+}
+
+fn survey_one(gadget: &Gadget, hook: &Hook, variant: &'static Variant, plan: &Plan<'_>) -> VariantStatus {
+    let [gadget, hook, name] = [gadget.name, hook.name, variant.name].map(str::to_owned);
+    let status = VariantStatus { gadget, hook, variant: name, ..VariantStatus::default() };
+    if let Some(unmet) = unmet(variant) {
+        let (name, why) = (unmet.requirement.name.to_owned(), unmet.to_string());
+        return VariantStatus { state: VariantState::Unmet, unmet: name, why, log: unmet.refusal.log, ..status };
+    }
+    match try_alone(variant, plan) {
+        Ok(()) => VariantStatus { state: VariantState::Works, ..status },
+        Err(refusal) => VariantStatus { why: refusal.to_string(), log: refusal.log, ..status },
+    }
+}
+
+fn try_alone(variant: &'static Variant, plan: &Plan<'_>) -> Result<(), Refusal> {
+    let object = load(&Plan { programs: Some(variant.programs.to_vec()), ..plan.clone() })?;
+    let links: Result<Vec<Link>, _> = variant.programs.iter().map(|name| load::attach(&object, name)).collect();
+    links.map(drop)
 }

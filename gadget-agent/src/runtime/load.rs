@@ -1,13 +1,12 @@
 //! Loads an object: sets its constants, sizes its maps, shares maps with others, picks its programs.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
-use std::sync::Once;
+use std::os::fd::{AsFd, AsRawFd as _};
 
 use gadgets::btf::Btf;
-use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel};
-use thiserror::Error;
+use libbpf_rs::{Link, MapCore, MapHandle, MapType, Object, ObjectBuilder, OpenObject};
+
+use super::refusal::{Refusal, start_log};
 
 /// What to load, and how.
 #[derive(Clone, Default)]
@@ -24,52 +23,42 @@ pub(crate) struct Plan<'a> {
     pub(crate) programs: Option<Vec<&'a str>>,
 }
 
-/// Why an object does not load.
-#[derive(Debug, Error)]
-#[error("{message}{}", if self.log.is_empty() { String::new() } else { format!(" ({})", self.log) })]
-pub(crate) struct LoadError {
-    message: String,
-    /// What libbpf had to say, the last lines of it.
-    log: String,
+fn open(object: &'static [u8]) -> Result<OpenObject, Refusal> {
+    start_log();
+    ObjectBuilder::default().open_memory(object).map_err(|error| Refusal::new("open the BPF object", &error))
 }
 
-const LOG_LINES: usize = 4;
-
-thread_local! {
-    static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+/// The sections of an object's programs, which say what each attaches to.
+pub(crate) fn sections(object: &'static [u8]) -> Vec<String> {
+    let sections =
+        |object: OpenObject| object.progs().map(|program| program.section().to_string_lossy().into_owned()).collect();
+    // One that cannot be opened is told when it is loaded.
+    open(object).map(sections).unwrap_or_default()
 }
 
-/// libbpf prints through one callback of the process. Its warnings are kept for the error of the load that they belong
-/// to: libbpf calls back on the thread that called it.
-fn keep_log() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        libbpf_rs::set_print(Some((PrintLevel::Warn, |_, line| {
-            let line = line.trim_end().trim_start_matches("libbpf: ").to_owned();
-            tracing::debug!("libbpf: {line}");
-            LOG.with_borrow_mut(|log| log.extend(line.lines().map(str::to_owned)));
-        })));
-    });
-    LOG.with_borrow_mut(Vec::clear);
-}
-
-fn error(doing: &str, error: impl std::fmt::Display) -> LoadError {
-    let log = LOG.with_borrow(|log| log[log.len().saturating_sub(LOG_LINES)..].join("; "));
-    LoadError { message: format!("cannot {doing}: {error:#}"), log }
+/// Bytes that an object's maps take for each processor.
+pub(crate) fn bytes_per_processor(plan: &Plan<'_>) -> Result<u64, Refusal> {
+    let object = open(plan.object)?;
+    let of_map = |map: libbpf_rs::OpenMap<'_>| match map.map_type() {
+        MapType::PercpuArray | MapType::PercpuHash => {
+            let entries = map.name().to_str().and_then(|name| plan.entries.get(name)).copied();
+            u64::from(entries.unwrap_or(map.max_entries())) * u64::from(map.value_size()).next_multiple_of(8)
+        }
+        _ => 0,
+    };
+    Ok(object.maps().map(of_map).sum())
 }
 
 /// Loads an object into the kernel. Nothing is attached.
-pub(crate) fn load(plan: &Plan<'_>) -> Result<Object, LoadError> {
-    keep_log();
-    let mut object =
-        ObjectBuilder::default().open_memory(plan.object).map_err(|reason| error("open the BPF object", reason))?;
+pub(crate) fn load(plan: &Plan<'_>) -> Result<Object, Refusal> {
+    let mut object = open(plan.object)?;
     set_constants(&mut object, plan)?;
     for mut map in object.maps_mut() {
         let Some(name) = map.name().to_str().map(str::to_owned) else { continue };
         if let Some(shared) = plan.shared.get(name.as_str()) {
-            map.reuse_fd(shared.as_fd()).map_err(|reason| error(&format!("share map {name}"), reason))?;
+            map.reuse_fd(shared.as_fd()).map_err(|error| Refusal::new(format!("share map {name}"), &error))?;
         } else if let Some(entries) = plan.entries.get(name.as_str()) {
-            map.set_max_entries(*entries).map_err(|reason| error(&format!("size map {name}"), reason))?;
+            map.set_max_entries(*entries).map_err(|error| Refusal::new(format!("size map {name}"), &error))?;
         }
     }
     if let Some(programs) = &plan.programs {
@@ -78,39 +67,64 @@ pub(crate) fn load(plan: &Plan<'_>) -> Result<Object, LoadError> {
             program.set_autoload(wanted);
         }
     }
-    object.load().map_err(|reason| error("load the BPF program", reason))
+    object.load().map_err(|error| Refusal::new("load the BPF program", &error))
 }
 
 /// Writes constants into the object's `.rodata`, whose BTF says where each lies.
-fn set_constants(object: &mut OpenObject, plan: &Plan<'_>) -> Result<(), LoadError> {
+fn set_constants(object: &mut OpenObject, plan: &Plan<'_>) -> Result<(), Refusal> {
     if plan.constants.is_empty() {
         return Ok(());
     }
-    let btf = Btf::from_object(plan.object).map_err(|reason| error("read the object's BTF", reason))?;
+    let btf = Btf::from_object(plan.object).map_err(|error| Refusal::of_object("read the object's BTF", error))?;
     let variables = btf.section(".rodata");
     let mut rodata = object
         .maps_mut()
         .find(|map| map.name().to_str().is_some_and(|name| name.ends_with(".rodata")))
-        .ok_or_else(|| error("set constants", "the object has none"))?;
-    let data = rodata.initial_value_mut().ok_or_else(|| error("set constants", "they have no value"))?;
+        .ok_or_else(|| Refusal::of_object("set constants", "the object has none"))?;
+    let data = rodata.initial_value_mut().ok_or_else(|| Refusal::of_object("set constants", "they have no value"))?;
     for (name, value) in &plan.constants {
         let place = variables
             .iter()
             .find(|variable| variable.name == *name)
             .and_then(|variable| data.get_mut(variable.offset as usize..)?.get_mut(..variable.size as usize))
             .filter(|place| place.len() <= 8)
-            .ok_or_else(|| error("set constants", format!("the object has no constant {name}")))?;
+            .ok_or_else(|| Refusal::of_object("set constants", format!("the object has no constant {name}")))?;
         let size = place.len();
         place.copy_from_slice(&value.to_le_bytes()[..size]);
     }
     Ok(())
 }
 
+/// Bytes that an object's maps take in the kernel, by its own account; those of maps that it shares are left out.
+pub(crate) fn kernel_memory(object: &Object, plan: &Plan<'_>) -> u64 {
+    let own = object.maps().filter(|map| map.name().to_str().is_none_or(|name| !plan.shared.contains_key(name)));
+    let of_map = |map: libbpf_rs::Map<'_>| {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd())).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse::<u64>().ok())
+    };
+    own.filter_map(of_map).sum()
+}
+
+/// Attaches one of an object's programs to what its section names.
+pub(crate) fn attach(object: &Object, name: &str) -> Result<Link, Refusal> {
+    let program = object
+        .progs_mut()
+        .find(|program| program.name() == name)
+        .ok_or_else(|| Refusal::of_object("attach a program", format!("the object has no program {name}")))?;
+    start_log();
+    program.attach().map_err(|error| Refusal::new(format!("attach {name}"), &error))
+}
+
+/// Attaches all of an object's programs.
+pub(crate) fn attach_all(object: &Object) -> Result<Vec<Link>, Refusal> {
+    object.progs_mut().map(|program| attach(object, &program.name().to_string_lossy())).collect()
+}
+
 /// A handle on one of an object's maps, which lives as long as it is held.
-pub(crate) fn map(object: &Object, name: &str) -> Result<MapHandle, LoadError> {
+pub(crate) fn map(object: &Object, name: &str) -> Result<MapHandle, Refusal> {
     let map = object
         .maps()
         .find(|map| map.name() == name)
-        .ok_or_else(|| error("find a map", format!("the object has no map {name}")))?;
-    MapHandle::try_from(&map).map_err(|reason| error(&format!("hold map {name}"), reason))
+        .ok_or_else(|| Refusal::of_object("find a map", format!("the object has no map {name}")))?;
+    MapHandle::try_from(&map).map_err(|error| Refusal::new(format!("hold map {name}"), &error))
 }

@@ -1,6 +1,6 @@
 //! execsnoop: programs that are started.
 
-use super::{Gadget, Hook, Parameter, ParameterKind, Variant};
+use super::{Gadget, Hook, Parameter, ParameterKind, SYSCALL_TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, Variant};
 
 pub(super) static EXECSNOOP: Gadget = Gadget {
     name: "execsnoop",
@@ -33,7 +33,7 @@ pub(super) static EXECSNOOP: Gadget = Gadget {
             variants: &[Variant {
                 name: "tp_btf",
                 programs: &["exec_started"],
-                requires: "kernel 5.10 with BTF",
+                requires: &[&TYPED_TRACEPOINTS],
                 cost: "each exec of the node",
             }],
         },
@@ -42,15 +42,21 @@ pub(super) static EXECSNOOP: Gadget = Gadget {
             without: Some("attempts that failed are not shown"),
             variants: &[
                 Variant {
+                    name: "fexit",
+                    programs: &["execve_returned", "execveat_returned"],
+                    requires: &[&TRAMPOLINES],
+                    cost: "each exec of the node",
+                },
+                Variant {
                     name: "tracepoint",
                     programs: &["execve_failed", "execveat_failed"],
-                    requires: "kernel 5.15 (bpf_task_pt_regs), system call tracepoints",
-                    cost: "each exec of the node",
+                    requires: &[&SYSCALL_TRACEPOINTS],
+                    cost: "each exec of the node, and a little each system call",
                 },
                 Variant {
                     name: "tp_btf",
                     programs: &["any_exec_failed"],
-                    requires: "kernel 5.10 with BTF",
+                    requires: &[&TYPED_TRACEPOINTS],
                     cost: "each system call of the node",
                 },
             ],

@@ -1,12 +1,17 @@
 //! What the objects cannot say about themselves: one entry a gadget, one file an entry.
 
 mod execsnoop;
+mod requirement;
 
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
 use crate::schema::{Schema, SchemaError};
+
+pub use requirement::{
+    KPROBES, REQUIREMENTS, Release, Requirement, SYSCALL_TRACEPOINTS, TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS,
+};
 
 /// The gadgets of this version.
 pub static CATALOGUE: Catalogue = Catalogue(&[&execsnoop::EXECSNOOP]);
@@ -96,8 +101,8 @@ pub struct Variant {
     pub name: &'static str,
     /// The programs of the object that make it up.
     pub programs: &'static [&'static str],
-    /// What it needs of the kernel, in words.
-    pub requires: &'static str,
+    /// What the kernel must be able to do.
+    pub requires: &'static [&'static Requirement],
     /// Who pays for it, in words.
     pub cost: &'static str,
 }
@@ -156,6 +161,13 @@ impl Gadget {
             .iter()
             .map(|parameter| Ok((parameter.constant, parameter.value(given.get(parameter.name).map(String::as_str))?)))
             .collect()
+    }
+}
+
+impl Hook {
+    /// The variant of this name.
+    pub fn variant(&self, name: &str) -> Option<&'static Variant> {
+        self.variants.iter().find(|variant| variant.name == name)
     }
 }
 

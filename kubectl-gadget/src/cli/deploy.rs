@@ -126,6 +126,7 @@ pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<End> {
         image_pull_policy: args.image_pull_policy.to_possible_value().map(|policy| policy.get_name().to_owned()),
         node_selector: args.node_selector.map(|labels| labels.0).unwrap_or_default(),
         tolerations: args.tolerations.map(|tolerations| tolerations.0),
+        lock_memory: false,
     };
     if args.print {
         return Ok(print(deploy::yaml(&options)?.trim_end()));

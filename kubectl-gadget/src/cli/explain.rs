@@ -1,7 +1,7 @@
 //! `explain`: what a gadget shows, column by column, and how it comes by it. Needs no agent.
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches as _};
-use gadgets::catalogue::{COMMON_COLUMNS, Catalogue, EXTRA_COLUMNS, Gadget, ParameterKind};
+use gadgets::catalogue::{COMMON_COLUMNS, Catalogue, EXTRA_COLUMNS, Gadget, ParameterKind, Variant};
 use serde_json::{Value, json};
 
 use super::{Format, find, print, table};
@@ -53,7 +53,7 @@ fn as_json(gadget: &Gadget) -> anyhow::Result<Value> {
             let variants: Vec<_> = hook
                 .variants
                 .iter()
-                .map(|variant| json!({"name": variant.name, "requires": variant.requires, "cost": variant.cost}))
+                .map(|variant| json!({"name": variant.name, "requires": requires(variant), "cost": variant.cost}))
                 .collect();
             json!({"name": hook.name, "without": hook.without, "variants": variants})
         })
@@ -94,7 +94,7 @@ fn as_text(gadget: &Gadget) -> anyhow::Result<String> {
     let mut hooks = table(["HOOK", "VARIANT", "REQUIRES", "PAID BY"]);
     for hook in gadget.hooks {
         for variant in hook.variants {
-            hooks.add_row([hook.name, variant.name, variant.requires, variant.cost]);
+            hooks.add_row([hook.name, variant.name, &requires(variant).join(", "), variant.cost]);
         }
     }
     let mut text =
@@ -116,4 +116,8 @@ fn as_text(gadget: &Gadget) -> anyhow::Result<String> {
         .filter_map(|hook| Some(format!("\nWithout hook {}: {}.", hook.name, hook.without?)))
         .collect();
     Ok(format!("{text}{}\n{missing}", hooks.trim_fmt()))
+}
+
+fn requires(variant: &Variant) -> Vec<String> {
+    variant.requires.iter().map(ToString::to_string).collect()
 }

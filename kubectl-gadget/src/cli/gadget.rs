@@ -20,8 +20,6 @@ use crate::run::connection::Local;
 use crate::run::targets::{Wanted, WantedPods};
 use crate::run::{self, Place, Run};
 
-/// `RING_BYTES_DEFAULT`, as people write it.
-const RING_DEFAULT: &str = "4MiB";
 const PARAMETERS: &str = "Parameters of this gadget";
 
 #[derive(Args)]
@@ -104,9 +102,9 @@ struct LimitArgs {
     /// End after this time, as in 30s or 5min
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
-    /// Size of the ring that events pass through on each node, as in 64KiB or 16MiB
-    #[arg(long, value_name = "SIZE", value_parser = ring_bytes, default_value = RING_DEFAULT)]
-    buffer: ByteSize,
+    /// Size of the ring that events pass through on each node, as in 64KiB; else 4MiB, more on nodes of many processors
+    #[arg(long, value_name = "SIZE", value_parser = ring_bytes)]
+    buffer: Option<ByteSize>,
     /// Exit with code 3 if any event was lost, or may have been
     #[arg(long)]
     fail_on_loss: bool,
@@ -188,7 +186,7 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
         gadget: gadget.name.to_owned(),
         parameters: given.collect(),
         variants: args.limits.variant.into_iter().collect(),
-        limits: Limits { ring_bytes: u32::try_from(args.limits.buffer.as_u64()).ok() },
+        limits: Limits { ring_bytes: args.limits.buffer.and_then(|size| u32::try_from(size.as_u64()).ok()) },
         ..RunSpec::default()
     };
     let mut run = Run {
@@ -265,14 +263,12 @@ fn choose_columns(gadget: &Gadget, list: &str) -> anyhow::Result<Columns> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gadgets::spec::RING_BYTES_DEFAULT;
 
     #[test]
     fn durations_and_sizes_have_units() {
         assert_eq!(duration("1min 30s"), Ok(Duration::from_secs(90)));
         assert!(duration("5").is_err() && duration("0s").is_err() && duration("soon").is_err());
         assert_eq!(ring_bytes("64KiB"), Ok(ByteSize::kib(64)));
-        assert_eq!(ring_bytes(RING_DEFAULT), Ok(ByteSize(RING_BYTES_DEFAULT.into())));
         assert_eq!(ring_bytes("100KiB"), Ok(ByteSize::kib(128)));
         assert!(ring_bytes("1KiB").is_err() && ring_bytes("1GiB").is_err() && ring_bytes("much").is_err());
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 mod deploy;
+mod doctor;
 mod explain;
 mod gadget;
 mod list;
@@ -30,6 +31,7 @@ pub(crate) fn run(catalogue: Catalogue) -> anyhow::Result<End> {
         .subcommand(deploy::command())
         .subcommand(undeploy::command())
         .subcommand(status::command())
+        .subcommand(doctor::command())
         .subcommand(list::command())
         .subcommand(explain::command())
         .subcommand(version::command());
@@ -42,6 +44,7 @@ pub(crate) fn run(catalogue: Catalogue) -> anyhow::Result<End> {
         Some(("deploy", matches)) => deploy::run(matches),
         Some(("undeploy", matches)) => undeploy::run(matches),
         Some(("status", matches)) => status::run(matches),
+        Some(("doctor", matches)) => doctor::run(matches),
         Some((name, matches)) => gadget::run(find(catalogue, name)?, matches),
         None => Err(Usage("no command".into()).into()),
     }

@@ -113,7 +113,8 @@ fn runs(status: &Status, gadget: &str) -> String {
     let runs: Vec<String> = running
         .map(|running| {
             let sessions = if running.sessions == 1 { "session" } else { "sessions" };
-            format!("{} {sessions}, ring of {}", running.sessions, ByteSize(running.ring_bytes.into()))
+            let (ring, kernel) = (ByteSize(running.ring_bytes.into()), ByteSize(running.kernel_bytes));
+            format!("{} {sessions}, ring of {ring}, {kernel} in the kernel", running.sessions)
         })
         .collect();
     or_none(&runs.join("; ")).to_owned()

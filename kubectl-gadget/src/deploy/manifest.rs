@@ -38,6 +38,11 @@ fn customise(pod: &mut Value, options: &Options) {
     if let Some(policy) = &options.image_pull_policy {
         container["imagePullPolicy"] = json!(policy);
     }
+    if options.lock_memory
+        && let Some(capabilities) = container["securityContext"]["capabilities"]["add"].as_array_mut()
+    {
+        capabilities.push(json!("SYS_RESOURCE"));
+    }
     for (label, value) in &options.node_selector {
         pod["nodeSelector"][label] = json!(value);
     }
@@ -138,6 +143,7 @@ mod tests {
             image_pull_policy: Some("Always".into()),
             node_selector: [("pool".to_owned(), "debug".to_owned())].into(),
             tolerations: Some(vec![Toleration { key: Some("dedicated".into()), ..Toleration::default() }]),
+            lock_memory: true,
         };
         let (plain, mut changed) = (pod(&Options::default()), pod(&options));
         assert_eq!(changed.containers[0].image.as_deref(), Some("registry.example/agent:1"));
@@ -149,6 +155,10 @@ mod tests {
         );
         assert_eq!(changed.tolerations, options.tolerations);
         assert_eq!(pod(&Options { tolerations: Some(vec![]), ..Options::default() }).tolerations, Some(vec![]));
+        let capabilities =
+            |pod: &PodSpec| pod.containers[0].security_context.clone().unwrap().capabilities.unwrap().add;
+        assert_eq!(capabilities(&changed).unwrap(), ["BPF", "PERFMON", "SYS_PTRACE", "SYS_RESOURCE"]);
+        changed.containers[0].security_context = plain.containers[0].security_context.clone();
         changed.containers[0].image = plain.containers[0].image.clone();
         changed.containers[0].image_pull_policy = plain.containers[0].image_pull_policy.clone();
         changed.node_selector = plain.node_selector.clone();

@@ -13,8 +13,9 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::bail;
+use gadgets::catalogue::Release;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Pod, Toleration};
+use k8s_openapi::api::core::v1::{Node, Pod, Toleration};
 use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{GroupVersionKind, TypeMeta};
@@ -54,6 +55,8 @@ pub(crate) struct Options {
     pub(crate) node_selector: BTreeMap<String, String>,
     /// Taints of nodes that get an agent all the same; all of them if `None`.
     pub(crate) tolerations: Option<Vec<Toleration>>,
+    /// Some nodes have kernels that count BPF's memory as locked: the agents must be allowed to lock more.
+    pub(crate) lock_memory: bool,
 }
 
 /// What happens meanwhile, for the user.
@@ -96,7 +99,8 @@ pub(crate) async fn deploy(
     wait: Option<Duration>,
     say: &dyn Fn(Progress),
 ) -> anyhow::Result<()> {
-    let objects = manifest::objects(options)?;
+    let lock_memory = options.lock_memory || has_old_kernels(cluster, say).await;
+    let objects = manifest::objects(&Options { lock_memory, ..options.clone() })?;
     let end = wait.map(|wait| Instant::now() + wait);
     let mut present = find(cluster, &objects).await?;
     if present.iter().flatten().any(|object| object.metadata.deletion_timestamp.is_some()) {
@@ -178,6 +182,23 @@ pub(crate) async fn undeploy(
 pub(crate) async fn daemon_set(cluster: &Cluster) -> Result<Option<DaemonSet>, ClusterError> {
     let sets: Api<DaemonSet> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     cluster.ask(&format!("get daemonset/{NAME} in namespace {NAMESPACE}"), sets.get_opt(NAME)).await
+}
+
+/// Whether a node's kernel counts BPF's memory as locked, as those before 5.11 do.
+async fn has_old_kernels(cluster: &Cluster, say: &dyn Fn(Progress)) -> bool {
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    match cluster.ask("list nodes", nodes.list(&ListParams::default())).await {
+        Ok(nodes) => nodes.items.iter().any(has_old_kernel),
+        Err(error) => {
+            say(Progress::Warning(format!("on nodes with kernels before 5.11 agents may not start: {error}")));
+            false
+        }
+    }
+}
+
+fn has_old_kernel(node: &Node) -> bool {
+    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+    info.and_then(|info| Release::parse(&info.kernel_version)).is_some_and(|release| release < Release(5, 11))
 }
 
 /// What there is of these objects in the cluster, in their order.

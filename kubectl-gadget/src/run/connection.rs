@@ -11,6 +11,7 @@ use anyhow::{Context as _, anyhow};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{AttachParams, AttachedProcess};
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -27,6 +28,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Longest last words that are kept, in bytes.
 const LAST_WORDS_LENGTH: usize = 1024;
 
+/// Longest document that is read, in bytes.
+const LONGEST_DOCUMENT: u64 = 64 << 20;
+
 /// Both directions of a session, and the process behind them.
 pub(crate) struct Connection {
     pub(super) input: Box<dyn AsyncWrite + Send + Unpin>,
@@ -40,6 +44,22 @@ enum Process {
 }
 
 impl Connection {
+    /// What a process writes to its standard output before it ends, if that is a JSON document.
+    ///
+    /// # Errors
+    /// If it is none; with what the process said instead, if it did.
+    pub(crate) async fn document<T: DeserializeOwned>(mut self) -> anyhow::Result<T> {
+        let mut bytes = Vec::new();
+        let read = (&mut self.output).take(LONGEST_DOCUMENT).read_to_end(&mut bytes).await;
+        let document = serde_json::from_slice(&bytes);
+        let ended = self.close(document.is_err()).await;
+        read.context("the answer broke off")?;
+        document.map_err(|error| match ended {
+            Some(words) => anyhow!(words),
+            None => anyhow!("the answer cannot be read: {error}"),
+        })
+    }
+
     /// Closes the session. If it broke off, says how the process ended, if it says so itself.
     pub(super) async fn close(self, broke_off: bool) -> Option<String> {
         let Self { input, output, process } = self;
@@ -81,13 +101,20 @@ impl Local {
     /// # Errors
     /// If there is no such binary, or it cannot be started.
     pub(super) fn connect(&self) -> anyhow::Result<Connection> {
+        match &self.socket {
+            Some(socket) => self.start(&["session".as_ref(), "--socket".as_ref(), socket.as_os_str()]),
+            None => self.start(&["session".as_ref(), "--local".as_ref()]),
+        }
+    }
+
+    /// Starts a command of the agent's.
+    ///
+    /// # Errors
+    /// As for [`Local::connect`].
+    pub(crate) fn start(&self, args: &[&OsStr]) -> anyhow::Result<Connection> {
         let binary = self.binary()?;
         let mut command = Command::new(&binary);
-        command.arg("session");
-        match &self.socket {
-            Some(socket) => command.arg("--socket").arg(socket),
-            None => command.arg("--local"),
-        };
+        command.args(args);
         // A process group of its own: Ctrl-C is for us, and we end the agent in good order.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("cannot start the agent {}", binary.display()))?;
@@ -119,6 +146,14 @@ impl Local {
 /// # Errors
 /// If the cluster does not let us, or the pod is not there.
 pub(crate) async fn connect(cluster: &Cluster, pod: &str) -> anyhow::Result<Connection> {
+    start(cluster, pod, "session").await
+}
+
+/// Starts a command of the agent's in its pod.
+///
+/// # Errors
+/// As for [`connect`].
+pub(crate) async fn start(cluster: &Cluster, pod: &str, command: &str) -> anyhow::Result<Connection> {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let how = AttachParams::default()
         .container(CONTAINER)
@@ -128,8 +163,8 @@ pub(crate) async fn connect(cluster: &Cluster, pod: &str) -> anyhow::Result<Conn
         .max_stdin_buf_size(BUFFER)
         .max_stdout_buf_size(BUFFER)
         .max_stderr_buf_size(BUFFER);
-    let what = format!("start a session in pod {NAMESPACE}/{pod}");
-    let mut process = cluster.ask(&what, pods.exec(pod, [BINARY, "session"], &how)).await?;
+    let what = format!("start a {command} in pod {NAMESPACE}/{pod}");
+    let mut process = cluster.ask(&what, pods.exec(pod, [BINARY, command], &how)).await?;
     let (Some(input), Some(output), Some(stderr)) = (process.stdin(), process.stdout(), process.stderr()) else {
         return Err(anyhow!("cannot {what}: it has no standard input, output or error"));
     };

@@ -69,7 +69,7 @@ impl Node {
         let mut since = self.shared.began;
         match self.hold(connection, &mut since).await {
             Ending::Complete => Outcome::Complete,
-            Ending::Refused(failure) => Outcome::Failed(AgentFailure(failure).into()),
+            Ending::Refused(failure) => Outcome::Failed(AgentFailure { failure, local: true }.into()),
             Ending::Broken { why, greeted: false } => Outcome::Failed(anyhow!(why)),
             Ending::Broken { why, greeted: true } => {
                 self.shared.inbox.put(News::Broken(self.id, why.clone()));
@@ -102,7 +102,7 @@ impl Node {
                     Ending::Complete if *stop.borrow() => return Outcome::Complete,
                     Ending::Complete => "the agent ended the session".into(),
                     Ending::Refused(failure) if may_pass(failure.kind) => failure.message,
-                    Ending::Refused(failure) => return Outcome::Failed(AgentFailure(failure).into()),
+                    Ending::Refused(failure) => return Outcome::Failed(AgentFailure { failure, local: false }.into()),
                     Ending::Broken { why, greeted } => {
                         greeted_once |= greeted;
                         if greeted && connected.elapsed() > STEADY {

@@ -1,0 +1,87 @@
+//! How each gadget attaches here, and which other programs are at the same hooks.
+
+use std::collections::BTreeSet;
+
+use gadgets::catalogue::{Catalogue, Gadget, Hook};
+use gadgets::diagnosis::{Finding, VariantState, VariantStatus};
+
+use crate::instance::Key;
+use crate::pods::hierarchy::KernelIds;
+use crate::runtime::{attach, load};
+use crate::{host, programs, sizes};
+
+/// Tries every variant of every gadget.
+pub(super) fn survey(catalogue: Catalogue, hierarchy: KernelIds) -> Vec<VariantStatus> {
+    let of_gadget = |gadget: &&'static Gadget| {
+        // A gadget's own defaults are what they must be.
+        let key = Key::plain(gadget).ok()?;
+        Some(attach::survey(gadget, &key.plan(gadget, 0, hierarchy)))
+    };
+    catalogue.0.iter().filter_map(of_gadget).flatten().collect()
+}
+
+pub(super) fn look(catalogue: Catalogue, variants: &[VariantStatus]) -> Vec<Finding> {
+    let hooks = catalogue.0.iter().flat_map(|gadget| gadget.hooks.iter().map(move |hook| (*gadget, hook)));
+    let mut findings: Vec<Finding> = hooks.map(|(gadget, hook)| of_hook(gadget, hook, variants)).collect();
+    findings.push(processors(catalogue));
+    findings
+}
+
+/// What grows with the number of processors.
+fn processors(catalogue: Catalogue) -> Finding {
+    let of_gadget = |gadget: &&'static Gadget| {
+        let plan = Key::plain(gadget).ok()?.plan(gadget, 0, KernelIds::default());
+        Some(format!("{} {} KiB", gadget.name, load::bytes_per_processor(&plan).ok()? >> 10))
+    };
+    let each: Vec<String> = catalogue.0.iter().filter_map(of_gadget).collect();
+    let (count, ring) = (host::possible_processors(), sizes::ring() >> 20);
+    Finding::ok("processors", format!("{count}; memory for each: {}; a ring has {ring} MiB", each.join(", ")))
+}
+
+fn of_hook(gadget: &Gadget, hook: &Hook, variants: &[VariantStatus]) -> Finding {
+    let check = format!("{} {}", gadget.name, hook.name);
+    let of_it: Vec<_> =
+        variants.iter().filter(|status| status.gadget == gadget.name && status.hook == hook.name).collect();
+    let best = of_it.iter().position(|status| status.state == VariantState::Best);
+    let why = || of_it.iter().take_while(|status| status.state != VariantState::Best).map(|status| &status.why);
+    let why = || why().map(String::as_str).collect::<Vec<_>>().join("; ");
+    // What would have to be there for the best, in words.
+    let mend = || {
+        let needs = hook.variants.first().into_iter().flat_map(|variant| variant.requires);
+        needs.map(|requirement| requirement.mend).collect::<Vec<_>>().join("; ")
+    };
+    match (best, hook.without) {
+        (Some(0), _) => Finding::ok(&check, of_it[0].variant.clone()),
+        (Some(at), _) => {
+            let cost = hook.variant(&of_it[at].variant).map(|variant| format!("paid by {}", variant.cost));
+            Finding::degraded(&check, format!("{} ({})", of_it[at].variant, why()), cost.unwrap_or_default(), mend())
+        }
+        (None, Some(without)) => Finding::degraded(&check, why(), without, mend()),
+        (None, None) => Finding::failed(&check, why(), format!("{} does not run", gadget.name), mend()),
+    }
+}
+
+/// Programs of others that are attached where ours are. To be asked first: what is tried out is gone a moment later.
+pub(super) fn others(catalogue: Catalogue) -> Finding {
+    let sections = catalogue.0.iter().flat_map(|gadget| load::sections((gadget.object)()));
+    let hooks: BTreeSet<String> = sections.filter_map(|section| Some(section.rsplit_once('/')?.1.to_owned())).collect();
+    match programs::list() {
+        Err(error) => Finding::ok("other programs", error.to_string()),
+        Ok(programs) => {
+            let beside = programs.iter().filter(|program| !program.own && hooks.contains(&program.hook));
+            let names: Vec<String> = beside
+                .map(|program| format!("{} ({}) of {}", program.name, program.hook, holder(&program.holder)))
+                .collect();
+            let all = programs.iter().filter(|program| !program.own).count();
+            let found = format!("{all} loaded, {} of them at the hooks of gadgets", names.len());
+            if names.is_empty() {
+                return Finding::ok("other programs", found);
+            }
+            Finding::ok("other programs", format!("{found}: {}", names.join(", ")))
+        }
+    }
+}
+
+fn holder(holder: &str) -> &str {
+    if holder.is_empty() { "nobody that runs" } else { holder }
+}

@@ -1,0 +1,108 @@
+//! What a variant may need of the kernel, beyond BTF and what every kernel since 5.10 can do.
+
+use std::fmt;
+
+/// Something that not every kernel can do. The agent finds out by loading a program that does nothing else.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// What it is called.
+    pub name: &'static str,
+    /// The program of `bpf/features.bpf.c` that loads and attaches where the kernel can do it.
+    pub program: &'static str,
+    /// The first release that can, on x86-64, if nobody has configured it away or forbidden it.
+    pub since: Release,
+    /// What helps where a kernel of that age still cannot.
+    pub mend: &'static str,
+}
+
+/// The first two numbers of a kernel's release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Release(pub u32, pub u32);
+
+/// All that any variant may need.
+pub static REQUIREMENTS: [&Requirement; 5] =
+    [&TYPED_TRACEPOINTS, &TRAMPOLINES, &KPROBES, &TRACEPOINTS, &SYSCALL_TRACEPOINTS];
+
+/// Programs on tracepoints, with their arguments' types (`tp_btf`).
+pub static TYPED_TRACEPOINTS: Requirement = Requirement {
+    name: "typed tracepoints",
+    program: "typed_tracepoints",
+    since: Release(5, 5),
+    mend: "kubectl gadget deploy (the agent needs the capabilities BPF and PERFMON), on a kernel with BTF",
+};
+
+/// Programs on functions, entered through a trampoline (`fentry`, `fexit`). Those of before 5.12 are not safe where the
+/// function may sleep.
+pub static TRAMPOLINES: Requirement = Requirement {
+    name: "trampolines",
+    program: "trampolines",
+    since: Release(5, 12),
+    mend: "a kernel whose functions may be patched: CONFIG_DYNAMIC_FTRACE, and no hypervisor or security module against it",
+};
+
+/// Programs on functions, entered through a breakpoint (`kprobe`).
+pub static KPROBES: Requirement = Requirement {
+    name: "kprobes",
+    program: "kprobes",
+    since: Release(4, 1),
+    mend: "sysctl -w kernel.perf_event_paranoid=2, on a kernel with CONFIG_KPROBE_EVENTS that is not locked down",
+};
+
+/// Programs on tracepoints, by their number in tracefs (`tracepoint`).
+pub static TRACEPOINTS: Requirement = Requirement {
+    name: "tracepoints",
+    program: "tracepoints",
+    since: Release(4, 7),
+    mend: "sysctl -w kernel.perf_event_paranoid=2; mount -t tracefs tracefs /sys/kernel/tracing",
+};
+
+/// The same for the tracepoints of single system calls (`tracepoint/syscalls/…`).
+pub static SYSCALL_TRACEPOINTS: Requirement = Requirement {
+    name: "system call tracepoints",
+    program: "syscall_tracepoints",
+    since: Release(4, 7),
+    mend: "sysctl -w kernel.perf_event_paranoid=2; mount -t tracefs tracefs /sys/kernel/tracing; CONFIG_FTRACE_SYSCALLS",
+};
+
+impl Release {
+    /// Of a kernel's release, as in `6.1.0-50-cloud-amd64`; `None` if it does not begin like that.
+    pub fn parse(release: &str) -> Option<Self> {
+        let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+        Some(Self(numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (kernel {})", self.name, self.since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_their_numbers() {
+        assert_eq!(Release::parse("6.1.0-50-cloud-amd64"), Some(Release(6, 1)));
+        assert_eq!(Release::parse("5.10"), Some(Release(5, 10)));
+        assert!(Release(5, 4) < Release(5, 10) && Release(5, 15) < Release(6, 1));
+        assert_eq!(Release::parse("linux"), None);
+        assert_eq!(Release::parse(""), None);
+    }
+
+    #[test]
+    fn each_has_its_program() {
+        let object = bpf::object("features").unwrap_or_default();
+        let text = String::from_utf8_lossy(object);
+        for requirement in REQUIREMENTS {
+            assert!(text.contains(requirement.program), "{}", requirement.program);
+        }
+    }
+}

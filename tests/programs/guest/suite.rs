@@ -1,0 +1,120 @@
+//! Every gadget in every variant. What came of each is a line of JSON on standard output.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use gadgets::catalogue::{REQUIREMENTS, Release};
+use gadgets::diagnosis::{VariantState, VariantStatus};
+use tests::Daemon;
+use tests::kernels::{Cell, Mode, Outcome, Report};
+use tests::scenarios::{SCENARIOS, Scenario};
+
+use super::cgroups;
+use super::pods::GuestPods;
+
+/// How much a check makes happen: the guest's processors are emulated. Enough for each way in which the workloads differ.
+const SIZE: usize = 17;
+/// How long a check may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How much of a failure is told.
+const LAST_LINES: usize = 12;
+
+pub(super) fn run() {
+    let kernel = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+    tell(&Report::Begin { kernel: kernel.clone() });
+    let mut diagnoses: BTreeMap<&str, Vec<VariantStatus>> = BTreeMap::new();
+    for mode in Mode::ALL {
+        cgroups::mount_as(mode);
+        for scenario in SCENARIOS {
+            // One for all checks, as in a cluster; with the sysctls of the distribution at first.
+            set_paranoia("3");
+            let daemon = Daemon::start_with(scenario.agent, scenario.agent);
+            let of_daemon = ["--socket", daemon.socket()];
+            let tell_cell = |name: &str, outcome: Outcome| {
+                let (gadget, check) = (scenario.gadget.to_owned(), name.to_owned());
+                tell(&Report::Cell(Cell { mode, gadget, check, outcome }));
+            };
+            tell_cell("as deployed", check(scenario, "exact", &of_daemon));
+            // Debian's kernels refuse tracepoints and kprobes to all but CAP_SYS_ADMIN. Everybody else's take them.
+            set_paranoia("2");
+            for status in diagnoses.entry(scenario.gadget).or_insert_with(|| scenario.diagnose().variants) {
+                let name = format!("{}={}", status.hook, status.variant);
+                let outcome = match status.state {
+                    VariantState::Best | VariantState::Works => {
+                        check(scenario, "exact", &[&of_daemon[..], &["--variant", &name]].concat())
+                    }
+                    VariantState::Unmet => unmet(status, &kernel),
+                    VariantState::Refused => Outcome::Fail(format!("{}\n{}", status.why, status.log.join("\n"))),
+                };
+                tell_cell(&name, outcome);
+            }
+            tell_cell("loss", check(scenario, "loss", &[]));
+        }
+    }
+    tell(&Report::End);
+}
+
+fn set_paranoia(level: &str) {
+    fs::write("/proc/sys/kernel/perf_event_paranoid", level).unwrap();
+}
+
+/// Something is missing: that is well if the kernel is older than it.
+fn unmet(status: &VariantStatus, kernel: &str) -> Outcome {
+    let requirement = REQUIREMENTS.iter().find(|requirement| requirement.name == status.unmet);
+    match requirement.zip(Release::parse(kernel)) {
+        Some((requirement, release)) if release < requirement.since => Outcome::Unmet(requirement.to_string()),
+        _ => Outcome::Fail(format!("this kernel should be able to: {}\n{}", status.why, status.log.join("\n"))),
+    }
+}
+
+fn tell(report: &Report) {
+    println!("{}", serde_json::to_string(report).unwrap());
+}
+
+/// Runs a check in a process of its own, which may fail as tests do.
+fn check(scenario: &Scenario, check: &str, options: &[&str]) -> Outcome {
+    let (result, said) = ("/tmp/result", "/tmp/said");
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("guest").args(["cell", scenario.gadget, check]).args(options).stdin(Stdio::null());
+    command.process_group(0).stdout(File::create(result).unwrap()).stderr(File::create(said).unwrap());
+    let mut process = command.spawn().unwrap();
+    let begin = Instant::now();
+    while process.try_wait().unwrap().is_none() {
+        if begin.elapsed() > PATIENCE {
+            process.kill().unwrap();
+            let _ = process.wait();
+            return Outcome::Fail(format!("it takes longer than {PATIENCE:?}; it has said: {}", last_lines(said)));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    if process.wait().unwrap().success() {
+        let variants = serde_json::from_slice(&fs::read(result).unwrap()).unwrap();
+        Outcome::Pass { seconds: begin.elapsed().as_secs_f32(), variants }
+    } else {
+        Outcome::Fail(last_lines(said))
+    }
+}
+
+fn last_lines(file: &str) -> String {
+    let said = fs::read(file).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<&str> = said.lines().collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+}
+
+/// Prints the variants that were used.
+pub(super) fn run_cell(gadget: &str, check: &str, options: &[&str]) {
+    let scenario = Scenario::of(gadget);
+    let mut pods = GuestPods::new();
+    let variants = match check {
+        "exact" => scenario.exact(&mut pods, options, SIZE),
+        _ => {
+            scenario.overload(&mut pods);
+            BTreeMap::new()
+        }
+    };
+    println!("{}", serde_json::to_string(&variants).unwrap());
+}
