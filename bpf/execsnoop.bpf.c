@@ -18,7 +18,7 @@ const volatile __u32 args_bytes = 16384;
 #define ARGC_MAX 256	/* arguments of a failed start */
 
 struct exec {
-	struct gadget_header header;
+	struct gadget_header header = {};
 	gadget_pid pid GADGET_DOC("process id");
 	gadget_pid ppid GADGET_DOC("process id of the parent");
 	gadget_uid uid GADGET_DOC("user id the program runs as");
@@ -31,8 +31,9 @@ struct exec {
 
 GADGET_STREAM(events, struct exec, 0);
 
-/* Records are built here: too large for the stack. Its programs run in task context, one at a time on a CPU. */
+/* Records are built here: too large for the stack. */
 struct exec_buffer {
+	__u32 taken;
 	__u32 used; /* bytes of arguments so far, */
 	bool cut;   /* and whether any are missing: exec_failed only */
 	struct exec exec;
@@ -53,14 +54,23 @@ static __always_inline struct exec_buffer *get_buffer(void)
 	return bpf_map_lookup_elem(&buffer, &zero);
 }
 
-/* Starts a record of the current task, or returns NULL if nobody wants it. */
+/* Starts a record of the current task, or returns NULL if nobody wants it. It is ended by exec_send. */
 static __always_inline struct exec_buffer *exec_begin(int ret)
 {
 	struct task_struct *task, *parent;
-	struct exec_buffer *b = get_buffer();
+	struct gadget_header header = {};
+	struct exec_buffer *b;
 
-	if (!b || !gadget_wanted(&b->exec.header, 0))
+	if (!gadget_wanted(&header, 0))
 		return NULL;
+	b = get_buffer();
+	if (!b)
+		return NULL;
+	if (!gadget_take(&b->taken)) {
+		gadget_count_lost(header.slot);
+		return NULL;
+	}
+	b->exec.header = header;
 
 	task = (void *)bpf_get_current_task();
 	parent = BPF_CORE_READ(task, real_parent);
@@ -91,6 +101,7 @@ static __always_inline void exec_send(struct exec_buffer *b, __u32 file_length, 
 	b->exec.args.offset = sizeof(struct exec) + file_length;
 	b->exec.args.length = args_length | (cut ? GADGET_TAIL_CUT : 0);
 	gadget_send(&events, &b->exec.header, sizeof(struct exec) + file_length + args_length);
+	gadget_give_back(&b->taken);
 }
 
 SEC("tp_btf/sched_process_exec")

@@ -112,12 +112,35 @@ static __always_inline void gadget_count_lost(__u32 slot)
 	__u32 total = gadget_lost_total;
 	__u64 *count;
 
+	/* Another program may come in between, even on the same CPU. */
 	count = bpf_map_lookup_elem(&gadget_lost, &slot);
 	if (count)
-		(*count)++;
+		__sync_fetch_and_add(count, 1);
 	count = bpf_map_lookup_elem(&gadget_lost, &total);
 	if (count)
-		(*count)++;
+		__sync_fetch_and_add(count, 1);
+}
+
+/*
+ * Per-CPU memory, for records that are too large for the stack. A program cannot leave its CPU, but since 5.11 another one
+ * can come in between there: on kernels that preempt (preempt=full), or in an interrupt. Who takes the memory gives it back;
+ * who finds it taken has lost its event, and counts that.
+ */
+enum bpf_func_id___v5_13 {
+	BPF_FUNC_for_each_map_elem___v5_13 = 164,
+};
+
+static __always_inline bool gadget_take(__u32 *taken)
+{
+	/* Programs of before 5.12 cannot exchange atomically, and need not. */
+	if (!bpf_core_enum_value_exists(enum bpf_func_id___v5_13, BPF_FUNC_for_each_map_elem___v5_13))
+		return true;
+	return !__sync_lock_test_and_set(taken, 1);
+}
+
+static __always_inline void gadget_give_back(__u32 *taken)
+{
+	*(volatile __u32 *)taken = 0;
 }
 
 /* Sends the first `header->size` bytes at `header`, or counts the loss. `size` repeats it, bounded for the verifier. */
