@@ -112,7 +112,11 @@ pub(crate) fn run(catalogue: Catalogue) -> ExitCode {
 
 fn daemon(args: DaemonArgs, catalogue: Catalogue) -> anyhow::Result<()> {
     let listener = server::Listener::prepare(&args.socket.socket)?;
-    let agent = args.host.start(catalogue, args.pods)?;
+    // In a cluster these are its last words, which the client shows.
+    let agent = args
+        .host
+        .start(catalogue, args.pods)
+        .map_err(|error| anyhow::anyhow!("{error}; what mends it: kubectl gadget doctor"))?;
     listener.serve(&agent)
 }
 
