@@ -18,7 +18,7 @@ const volatile __u32 args_bytes = 16384;
 #define ARGC_MAX 256	/* arguments of a failed start */
 
 struct exec {
-	struct gadget_header header = {};
+	struct gadget_header header;
 	gadget_pid pid GADGET_DOC("process id");
 	gadget_pid ppid GADGET_DOC("process id of the parent");
 	gadget_uid uid GADGET_DOC("user id the program runs as");
@@ -199,13 +199,8 @@ static __always_inline void exec_failed(int ret, const char *filename, const cha
 }
 
 /* execve(file, argv, …) and execveat(directory, file, argv, …): `first` is where the file is. */
-static __always_inline void exec_done(long ret, const int first)
+static __always_inline void exec_done(struct pt_regs___kernel *regs, long ret, const int first)
 {
-	struct pt_regs___kernel *regs;
-
-	if (ret >= 0)
-		return;
-	regs = task_syscall_regs();
 	exec_failed(ret, (const char *)syscall_argument(regs, first), (const void *)syscall_argument(regs, first + 1));
 }
 
@@ -216,28 +211,32 @@ static __always_inline void exec_done(long ret, const int first)
 SEC("fexit/" SYSCALL_FUNCTION("execve"))
 int execve_returned(__u64 *args)
 {
-	exec_done(args[1], 0);
+	if ((long)args[1] < 0)
+		exec_done(task_syscall_regs(), args[1], 0);
 	return 0;
 }
 
 SEC("fexit/" SYSCALL_FUNCTION("execveat"))
 int execveat_returned(__u64 *args)
 {
-	exec_done(args[1], 1);
+	if ((long)args[1] < 0)
+		exec_done(task_syscall_regs(), args[1], 1);
 	return 0;
 }
 
 SEC("tracepoint/syscalls/sys_exit_execve")
 int execve_failed(struct syscall_trace_exit *ctx)
 {
-	exec_done(ctx->ret, 0);
+	if (ctx->ret < 0)
+		exec_done(task_syscall_regs(), ctx->ret, 0);
 	return 0;
 }
 
 SEC("tracepoint/syscalls/sys_exit_execveat")
 int execveat_failed(struct syscall_trace_exit *ctx)
 {
-	exec_done(ctx->ret, 1);
+	if (ctx->ret < 0)
+		exec_done(task_syscall_regs(), ctx->ret, 1);
 	return 0;
 }
 
@@ -251,9 +250,9 @@ int BPF_PROG(any_exec_failed, struct pt_regs *regs, long ret)
 		return 0;
 	number = syscall_number((void *)regs);
 	if (number == __NR_execve)
-		exec_done(ret, 0);
+		exec_done((void *)regs, ret, 0);
 	else if (number == __NR_execveat)
-		exec_done(ret, 1);
+		exec_done((void *)regs, ret, 1);
 	return 0;
 }
 

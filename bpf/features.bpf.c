@@ -5,12 +5,7 @@
  * gadgets/src/catalogue/requirement.rs names them. They hang on what only the kernel's own tests of BPF ever call
  * (net/bpf/test_run.c, 5.5), so they never run.
  */
-#include "kernel.h"
-
-/* Has the verifier refuse the program unless this holds, which must be known once the object is relocated. */
-#define REQUIRE(condition)                                                                                             \
-	if (!(condition))                                                                                              \
-	asm volatile("call -1")
+#include "compat.h"
 
 SEC("tp_btf/bpf_test_finish")
 int typed_tracepoints(void *ctx)
@@ -25,7 +20,8 @@ struct bpf_tramp_image {
 SEC("fexit/bpf_fentry_test1")
 int trampolines(void *ctx)
 {
-	REQUIRE(bpf_core_type_exists(struct bpf_tramp_image));
+	if (!bpf_core_type_exists(struct bpf_tramp_image))
+		REFUSE_PROGRAM();
 	return 0;
 }
 

@@ -55,6 +55,13 @@ fn files_stay_small() {
     }
 }
 
+#[test]
+fn every_gadget_has_a_scenario() {
+    for gadget in CATALOGUE.0 {
+        assert_eq!(tests::scenarios::Scenario::of(gadget.name).gadget, gadget.name);
+    }
+}
+
 /// The other architecture's registers and system calls have other names.
 #[test]
 fn programs_compile_for_each_architecture() {

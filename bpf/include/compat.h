@@ -6,6 +6,9 @@
 
 #include "kernel.h"
 
+/* Has the verifier refuse the program, if it can come here. What CO-RE tells of the kernel is a constant to it. */
+#define REFUSE_PROGRAM() asm volatile("call -1")
+
 /* ---- Registers of a system call. Only what is in here differs between architectures. ---- */
 
 /* Named after the kernel's, not after user space's header, whose names differ. */
@@ -41,7 +44,7 @@ enum bpf_func_id___v5_15 {
 	BPF_FUNC_task_pt_regs___v5_15 = 175,
 };
 
-/* The registers with which the current task entered the kernel; NULL if an old kernel does not say. */
+/* The registers with which the current task entered the kernel. Where they cannot be had the program does not load. */
 static __always_inline struct pt_regs___kernel *task_syscall_regs(void)
 {
 	if (bpf_core_enum_value_exists(enum bpf_func_id___v5_15, BPF_FUNC_task_pt_regs___v5_15))
@@ -52,6 +55,7 @@ static __always_inline struct pt_regs___kernel *task_syscall_regs(void)
 
 	return BPF_CORE_READ(task, stack) + 4 * 4096 - bpf_core_type_size(struct pt_regs___kernel);
 #else
+	REFUSE_PROGRAM();
 	return NULL;
 #endif
 }

@@ -38,7 +38,9 @@ pub(crate) struct Worker {
     bit: u32,
     inbox: Receiver<Command>,
     ring: Ring,
-    _attached: Attached,
+    attached: Attached,
+    /// Runs of its programs that the kernel has left out, as of the last tick, and when that was.
+    missed: (u64, u64),
     stream_sizes: HashMap<u16, u32>,
     kernel_loss: KernelLoss,
     members: Vec<Member>,
@@ -76,7 +78,8 @@ impl Worker {
             key,
             bit,
             inbox,
-            _attached: attached,
+            missed: (0, clock::boot_ns()),
+            attached,
             stream_sizes: schema.streams.iter().map(|stream| (stream.id, stream.size)).collect(),
             members: Vec::new(),
             cgroups: HashMap::new(),
@@ -269,8 +272,9 @@ impl Worker {
                 }
             }
         }
-        let (gaps, seen) = tracker.gaps(self.gaps_seen);
+        let (mut gaps, seen) = tracker.gaps(self.gaps_seen);
         self.gaps_seen = seen;
+        gaps.extend(new_misses(&mut self.missed, load::missed_runs(&self.attached.object)));
         let held_from = self.held.front().and_then(|record| Header::read(record).ok()).map(|header| header.time);
         let complete_to = drained_to.saturating_sub(SETTLED_NS).min(held_from.unwrap_or(u64::MAX));
         for member in &mut self.members {
@@ -280,6 +284,28 @@ impl Worker {
     }
 }
 
+/// A gap, if there are more runs that were left out than the last time.
+fn new_misses(missed: &mut (u64, u64), now: u64) -> Option<Gap> {
+    let (before, from_ns) = std::mem::replace(missed, (now, clock::boot_ns()));
+    let count = now.checked_sub(before).filter(|count| *count > 0)?;
+    let reason = format!("the kernel left out {count} runs of a program that was interrupted by itself");
+    Some(Gap { from_ns, to_ns: missed.1, reason })
+}
+
 fn is_pending(cgroup: Option<&Cgroup>) -> bool {
     cgroup.is_some_and(|cgroup| matches!(cgroup.naming, Naming::Pending { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_were_left_out_are_told_once() {
+        let mut missed = (0, 0);
+        assert_eq!(new_misses(&mut missed, 0), None);
+        let gap = new_misses(&mut missed, 3).expect("a gap");
+        assert!(gap.reason.contains("left out 3 runs") && gap.to_ns >= gap.from_ns, "{gap:?}");
+        assert_eq!(new_misses(&mut missed, 3), None);
+    }
 }

@@ -14,8 +14,10 @@ pub struct Diagnosis {
     pub software: String,
     /// Release of the kernel.
     pub kernel: String,
-    /// The host's clocks when it looked.
+    /// The host's clocks when it had looked.
     pub clock: Clock,
+    /// How long it looked, in ns.
+    pub took_ns: u64,
     /// What was looked at, one by one.
     pub findings: Vec<Finding>,
     /// Every variant of every hook of every gadget.

@@ -32,6 +32,7 @@ fn before_anything_is_deployed() {
     is(finding(&report["cluster"], "deployment"), "failed", "no agents");
     is(finding(&report["cluster"], "rights to deploy"), "ok", "");
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert_eq!(report["nodes"].as_array().unwrap().len(), NODES.len());
     for (node, name) in report["nodes"].as_array().unwrap().iter().zip(NODES) {
         assert_eq!(node["node"], name);
         is(finding(&node["findings"], "kernel"), "ok", kernel.trim());
@@ -47,6 +48,7 @@ fn with_agents_that_are_well() {
     is(finding(&report["cluster"], "deployment"), "ok", env!("CARGO_PKG_VERSION"));
     is(finding(&report["cluster"], "pod security"), "ok", "privileged");
     is(finding(&report["cluster"], "clocks"), "ok", "2 nodes");
+    assert_eq!(report["nodes"].as_array().unwrap().len(), NODES.len());
     for (node, name) in report["nodes"].as_array().unwrap().iter().zip(NODES) {
         assert_eq!(node["node"], name);
         let findings = &node["findings"];
@@ -55,6 +57,10 @@ fn with_agents_that_are_well() {
         // Each node's own: two nodes share this kernel.
         is(finding(findings, "cgroups"), "ok", &format!("/{name}"));
         is(finding(findings, "memory"), "ok", "512 MiB");
+        is(finding(findings, "tracker"), "ok", "");
+        // What the other node's agent and the tests have loaded is others'; the node's own agent is not.
+        let own = format!("gadget-agent[{}]", tests::cluster::agent_process(name));
+        assert!(!finding(findings, "other programs")["found"].as_str().unwrap().contains(&own), "{findings}");
         is(finding(findings, "execsnoop start"), "ok", "tp_btf");
         is(finding(findings, "clock"), "ok", "ms");
         let named = finding(findings, "runtime")["found"].as_str().unwrap().to_owned();
@@ -69,6 +75,7 @@ fn for_somebody_with_fewer_rights() {
     let _agents = agents();
     let report = report(&["--as", "joe"], 1);
     is(finding(&report["cluster"], "rights"), "failed", "you may not list pods in namespace gadget");
+    is(finding(&report["cluster"], "agents"), "failed", "list agents");
     is(finding(&report["cluster"], "nodes"), "degraded", "list nodes");
 }
 
@@ -96,6 +103,7 @@ fn with_an_agent_that_does_not_start() {
                 finding["check"] == "agent" && finding["found"].to_string().contains("localhost/nothing:1")
             })
         };
-        report["nodes"].as_array().unwrap().iter().all(of_agent)
+        let nodes = report["nodes"].as_array().unwrap();
+        nodes.len() == NODES.len() && nodes.iter().all(of_agent)
     });
 }

@@ -380,12 +380,12 @@ impl Directory {
         self.followed.keys().find(|followed| is_within(path, followed)).cloned()
     }
 
-    /// Decides anew who wants the slots in which something has changed: once for however many changes.
     /// Gives the kernel more slots, if there are any that it was not given yet. Returns whether there are still more.
     pub(crate) fn stock_slots(&mut self) -> bool {
         self.slots.stock()
     }
 
+    /// Decides anew who wants the slots in which something has changed: once for however many changes.
     fn set_changed_masks(&mut self) {
         for slot in std::mem::take(&mut self.changed_slots) {
             self.set_mask(slot);

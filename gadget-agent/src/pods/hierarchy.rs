@@ -1,7 +1,7 @@
 //! The cgroup hierarchy that is followed: where it is mounted, and which part of it is this node's.
 //!
-//! It is the unified one wherever that is mounted: on hybrid hosts runtimes make their directories there too. On hosts
-//! of cgroup v1 alone it is that of a controller in which every container has a directory.
+//! It is the unified one wherever containers are in it: on hybrid hosts runtimes make their directories there too. On
+//! hosts of cgroup v1 alone it is that of a controller in which every container has a directory.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use libbpf_rs::btf::{Btf, types};
 
+use super::path::identify;
 use super::selection::is_within;
 use crate::error::AgentError;
 
@@ -95,18 +96,35 @@ impl Hierarchy {
     pub(crate) fn find() -> Result<Self, AgentError> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")
             .map_err(|error| AgentError::internal("read /proc/self/mountinfo", error))?;
-        let (kind, mount) = choose(&mounts).ok_or_else(|| {
+        let at =
+            |(kind, mount): (Kind, PathBuf)| Self { is_whole: is_whole(&mount, kind), mount, kind, root: "/".into() };
+        let candidates: Vec<Self> = candidates(&mounts).into_iter().map(at).collect();
+        // Others than the runtime mount a hierarchy, too: it is the first that has containers.
+        let chosen = candidates.iter().find(|candidate| candidate.has_containers()).or(candidates.first());
+        let all = chosen.cloned().ok_or_else(|| {
             AgentError::Unsupported(
                 "no cgroup hierarchy is mounted: neither cgroup2 nor a controller of cgroup v1; mount one, for example: \
                  mount -t cgroup2 none /sys/fs/cgroup"
                     .into(),
             )
         })?;
-        let all = Self { is_whole: is_whole(&mount, kind), mount, kind, root: "/".into() };
         // Where only a part is mounted (a node in a container with a cgroup namespace), nobody says where it lies.
         let own = if all.is_whole { all.own_cgroup() } else { None };
         let root = own.map_or_else(|| "/".to_owned(), |path| node_root(&path).to_owned());
         Ok(Self { root, ..all })
+    }
+
+    fn has_containers(&self) -> bool {
+        let mut found = false;
+        self.walk(&mut |cgroup| found = found || identify(cgroup.path).is_some());
+        found
+    }
+
+    /// How much memory this process's cgroup may have, in bytes; `None` if it does not say.
+    pub(crate) fn own_memory_limit(&self) -> Option<u64> {
+        let own = self.own_cgroup()?;
+        let file = self.mount.join(own.trim_start_matches('/')).join("memory.max");
+        fs::read_to_string(file).ok()?.trim().parse().ok()
     }
 
     /// How the kernel knows it.
@@ -226,8 +244,8 @@ fn is_whole(mount: &Path, kind: Kind) -> bool {
     mount.join("cgroup.procs").exists() && mount.join(mark).exists() == is_the_roots
 }
 
-/// The hierarchy to follow, and its mount point, of the lines of mountinfo.
-fn choose(mounts: &str) -> Option<(Kind, PathBuf)> {
+/// The hierarchies that may be followed, and their mount points, of the lines of mountinfo; the likeliest first.
+fn candidates(mounts: &str) -> Vec<(Kind, PathBuf)> {
     let all: Vec<Mount<'_>> = mounts.lines().filter_map(Mount::parse).collect();
     let of = |kind: Kind| {
         let mut points = all.iter().filter(move |mount| mount.is(kind)).map(|mount| PathBuf::from(mount.point));
@@ -235,7 +253,7 @@ fn choose(mounts: &str) -> Option<(Kind, PathBuf)> {
         let whole = std::iter::once(first.clone()).chain(points).find(|point| is_whole(point, kind));
         Some((kind, whole.unwrap_or(first)))
     };
-    of(Kind::Unified).or_else(|| CONTROLLERS.into_iter().find_map(|name| of(Kind::Controller(name))))
+    std::iter::once(Kind::Unified).chain(CONTROLLERS.map(Kind::Controller)).filter_map(of).collect()
 }
 
 /// What a line of mountinfo says.
@@ -290,12 +308,14 @@ mod tests {
         };
         let v1 = [line("cpu", "cgroup", "cpu,cpuacct"), line("systemd", "cgroup", "xattr,name=systemd")].concat();
         let hybrid = [v1.as_str(), &line("unified", "cgroup2", "nsdelegate")].concat();
-        assert_eq!(choose(&hybrid), Some((Kind::Unified, "/nowhere/unified".into())));
-        assert_eq!(choose(&v1), Some((Kind::Controller("cpu"), "/nowhere/cpu".into())));
+        let first = |mounts: &str| candidates(mounts).into_iter().next();
+        assert_eq!(first(&hybrid), Some((Kind::Unified, "/nowhere/unified".into())));
+        assert_eq!(candidates(&hybrid)[1], (Kind::Controller("cpu"), "/nowhere/cpu".into()));
+        assert_eq!(first(&v1), Some((Kind::Controller("cpu"), "/nowhere/cpu".into())));
         let more = [v1.as_str(), &line("pids", "cgroup", "pids")].concat();
-        assert_eq!(choose(&more), Some((Kind::Controller("pids"), "/nowhere/pids".into())));
-        assert_eq!(choose(&line("systemd", "cgroup", "xattr,name=systemd")), None);
-        assert_eq!(choose("no mount"), None);
+        assert_eq!(first(&more), Some((Kind::Controller("pids"), "/nowhere/pids".into())));
+        assert_eq!(candidates(&line("systemd", "cgroup", "xattr,name=systemd")), []);
+        assert_eq!(candidates("no mount"), []);
     }
 
     #[test]

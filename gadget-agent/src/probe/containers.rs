@@ -7,6 +7,7 @@ use gadgets::diagnosis::Finding;
 use crate::error::AgentError;
 use crate::pods::bundle::Bundles;
 use crate::pods::hierarchy::{Hierarchy, Kind};
+use crate::pods::kernel::Kernel;
 use crate::pods::path::identify;
 
 pub(super) fn look(hierarchy: Result<&Hierarchy, &AgentError>, mut bundles: Bundles) -> Vec<Finding> {
@@ -27,7 +28,7 @@ pub(super) fn look(hierarchy: Result<&Hierarchy, &AgentError>, mut bundles: Bund
             containers.extend(identity.container_id);
         }
     });
-    vec![cgroups(hierarchy, &drivers), names(&containers, &mut bundles)]
+    vec![cgroups(hierarchy, &drivers), tracker(hierarchy), names(&containers, &mut bundles)]
 }
 
 fn cgroups(hierarchy: &Hierarchy, drivers: &BTreeSet<&str>) -> Finding {
@@ -45,6 +46,17 @@ fn cgroups(hierarchy: &Hierarchy, drivers: &BTreeSet<&str>) -> Finding {
         root => format!(", the node is {root}"),
     };
     Finding::ok("cgroups", format!("{kind} at {mount}, {drivers}{node}"))
+}
+
+/// Whether new containers can be followed: tries the programs that do.
+fn tracker(hierarchy: &Hierarchy) -> Finding {
+    // Room for some: nothing is kept.
+    match hierarchy.kernel_ids().and_then(|ids| Kernel::attach(1024, ids)) {
+        Ok(_) => Finding::ok("tracker", "new containers are seen"),
+        Err(error) => {
+            Finding::failed("tracker", error.to_string(), "no gadget runs", "see bpf, capabilities and memory")
+        }
+    }
 }
 
 fn names(containers: &BTreeSet<String>, bundles: &mut Bundles) -> Finding {

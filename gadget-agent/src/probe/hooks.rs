@@ -1,8 +1,10 @@
 //! How each gadget attaches here, and which other programs are at the same hooks.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
-use gadgets::catalogue::{Catalogue, Gadget, Hook};
+use gadgets::catalogue::{Catalogue, Gadget, Hook, REQUIREMENTS, Release};
 use gadgets::diagnosis::{Finding, VariantState, VariantStatus};
 
 use crate::instance::Key;
@@ -45,11 +47,7 @@ fn of_hook(gadget: &Gadget, hook: &Hook, variants: &[VariantStatus]) -> Finding 
     let best = of_it.iter().position(|status| status.state == VariantState::Best);
     let why = || of_it.iter().take_while(|status| status.state != VariantState::Best).map(|status| &status.why);
     let why = || why().map(String::as_str).collect::<Vec<_>>().join("; ");
-    // What would have to be there for the best, in words.
-    let mend = || {
-        let needs = hook.variants.first().into_iter().flat_map(|variant| variant.requires);
-        needs.map(|requirement| requirement.mend).collect::<Vec<_>>().join("; ")
-    };
+    let mend = || of_it.first().map(|status| mend(status)).unwrap_or_default();
     match (best, hook.without) {
         (Some(0), _) => Finding::ok(&check, of_it[0].variant.clone()),
         (Some(at), _) => {
@@ -61,25 +59,49 @@ fn of_hook(gadget: &Gadget, hook: &Hook, variants: &[VariantStatus]) -> Finding 
     }
 }
 
+/// What would have to be there for a variant that cannot be had.
+fn mend(status: &VariantStatus) -> String {
+    match REQUIREMENTS.iter().find(|requirement| requirement.name == status.unmet) {
+        None => "kubectl gadget doctor --log has all that the kernel said: report it, it should load".into(),
+        Some(requirement) if Release::parse(&host::kernel()).is_some_and(|release| release < requirement.since) => {
+            format!("a kernel of {} or later", requirement.since)
+        }
+        Some(requirement) => requirement.mend.into(),
+    }
+}
+
 /// Programs of others that are attached where ours are. To be asked first: what is tried out is gone a moment later.
 pub(super) fn others(catalogue: Catalogue) -> Finding {
     let sections = catalogue.0.iter().flat_map(|gadget| load::sections((gadget.object)()));
     let hooks: BTreeSet<String> = sections.filter_map(|section| Some(section.rsplit_once('/')?.1.to_owned())).collect();
     match programs::list() {
-        Err(error) => Finding::ok("other programs", error.to_string()),
-        Ok(programs) => {
-            let beside = programs.iter().filter(|program| !program.own && hooks.contains(&program.hook));
+        Err(error) => {
+            let cost = "who else is at the hooks is not known";
+            Finding::degraded("other programs", error.to_string(), cost, "see bpf and capabilities")
+        }
+        Ok(mut programs) => {
+            programs.retain(|program| !program.own && !is_ours(&program.holder));
+            let beside = programs.iter().filter(|program| hooks.contains(&program.hook));
             let names: Vec<String> = beside
                 .map(|program| format!("{} ({}) of {}", program.name, program.hook, holder(&program.holder)))
                 .collect();
-            let all = programs.iter().filter(|program| !program.own).count();
-            let found = format!("{all} loaded, {} of them at the hooks of gadgets", names.len());
+            let found = format!("{} loaded, {} of them at the hooks of gadgets", programs.len(), names.len());
             if names.is_empty() {
                 return Finding::ok("other programs", found);
             }
             Finding::ok("other programs", format!("{found}: {}", names.join(", ")))
         }
     }
+}
+
+/// Whether a holder (`comm[pid]`) runs the same program as this process: the agent that this one looks beside.
+fn is_ours(holder: &str) -> bool {
+    let file = |process: &str| {
+        let metadata = fs::metadata(format!("/proc/{process}/exe")).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    let pid = holder.rsplit_once('[').and_then(|(_, rest)| rest.strip_suffix(']'));
+    pid.and_then(file).is_some_and(|theirs| Some(theirs) == file("self"))
 }
 
 fn holder(holder: &str) -> &str {

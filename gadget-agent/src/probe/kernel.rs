@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use gadgets::catalogue::{REQUIREMENTS, Release, TYPED_TRACEPOINTS};
+use gadgets::catalogue::{KPROBES, REQUIREMENTS, Release, TRACEPOINTS, TYPED_TRACEPOINTS};
 use gadgets::diagnosis::Finding;
 
 use crate::host;
+use crate::pods::hierarchy::Hierarchy;
 use crate::runtime::features;
 
 /// The oldest kernel that gadgets are written for.
@@ -13,9 +14,9 @@ const OLDEST: Release = Release(5, 10);
 /// Memory below which an agent with a gadget of the usual size may be ended, in bytes.
 const ENOUGH_MEMORY: u64 = 128 << 20;
 
-pub(super) fn look() -> Vec<Finding> {
+pub(super) fn look(hierarchy: Option<&Hierarchy>) -> Vec<Finding> {
     let mut findings = vec![release(), btf(), capabilities(), lockdown()];
-    findings.extend([features(), perf_events(), tracefs(), confinement(), memory()]);
+    findings.extend([features(), perf_events(), tracefs(), confinement(), memory(hierarchy)]);
     findings
 }
 
@@ -88,9 +89,10 @@ fn features() -> Finding {
 }
 
 fn perf_events() -> Finding {
-    let is_admin = host::effective_capabilities().is_ok_and(|effective| effective & host::CAP_SYS_ADMIN != 0);
+    // Not all kernels mean the same by it.
+    let is_refused = || features::check(&TRACEPOINTS).is_err() && features::check(&KPROBES).is_err();
     match host::perf_event_paranoid() {
-        Some(paranoid @ 3..) if !is_admin => Finding::degraded(
+        Some(paranoid @ 3..) if is_refused() => Finding::degraded(
             "perf events",
             format!("kernel.perf_event_paranoid is {paranoid}"),
             "tracepoints and kprobes are refused: gadgets use other hooks, or do without",
@@ -137,7 +139,7 @@ fn confinement() -> Finding {
     }
 }
 
-fn memory() -> Finding {
+fn memory(hierarchy: Option<&Hierarchy>) -> Finding {
     if let Some(limit) = host::locked_memory_limit() {
         return Finding::failed(
             "memory",
@@ -146,7 +148,8 @@ fn memory() -> Finding {
             "give the agent the capability SYS_RESOURCE (kubectl gadget deploy does so for such nodes)",
         );
     }
-    match host::memory_limit() {
+    let limits = [hierarchy.and_then(Hierarchy::own_memory_limit), host::memory_limit()];
+    match limits.into_iter().flatten().min() {
         Some(limit) if limit < ENOUGH_MEMORY => Finding::degraded(
             "memory",
             format!("the limit is {} MiB", limit >> 20),
@@ -154,6 +157,6 @@ fn memory() -> Finding {
             "raise the limit of the DaemonSet",
         ),
         Some(limit) => Finding::ok("memory", format!("the limit is {} MiB", limit >> 20)),
-        None => Finding::ok("memory", "no limit"),
+        None => Finding::ok("memory", "no limit that can be seen"),
     }
 }

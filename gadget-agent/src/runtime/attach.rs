@@ -89,12 +89,12 @@ pub(crate) fn attach(
     check_hooks(gadget, forced)?;
     let choices = gadget.hooks.iter().map(|hook| Choice::new(gadget, hook, forced.get(hook.name)));
     let mut choices: Vec<Choice> = choices.collect::<Result<_, _>>()?;
-    for choice in &mut choices {
-        while let Some(Some(why)) = choice.variant().map(too_new) {
-            choice.give_up(&why);
-        }
-    }
     loop {
+        for choice in &mut choices {
+            while let Some(Some(why)) = choice.variant().map(too_new) {
+                choice.give_up(&why);
+            }
+        }
         let is_needed = |choice: &&Choice| choice.hook.without.is_none() || forced.contains_key(choice.hook.name);
         if let Some(choice) = choices.iter().filter(is_needed).find(|choice| choice.variants.is_empty()) {
             return Err(AgentError::Unsupported(format!(

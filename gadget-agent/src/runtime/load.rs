@@ -100,9 +100,22 @@ pub(crate) fn kernel_memory(object: &Object, plan: &Plan<'_>) -> u64 {
     let own = object.maps().filter(|map| map.name().to_str().is_none_or(|name| !plan.shared.contains_key(name)));
     let of_map = |map: libbpf_rs::Map<'_>| {
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd())).ok()?;
-        info.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse::<u64>().ok())
+        let told: u64 = info.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())?;
+        // From 5.11 to 6.3 the kernel does not count a ring's pages.
+        let ring = if map.map_type() == MapType::RingBuf { map.max_entries() } else { 0 };
+        Some(told.max(ring.into()))
     };
     own.filter_map(of_map).sum()
+}
+
+/// How often the kernel did not run one of an object's programs because it was running on that CPU already, in a task that
+/// was preempted (5.12). Nobody knows what that would have seen.
+pub(crate) fn missed_runs(object: &Object) -> u64 {
+    let of_program = |program: libbpf_rs::Program<'_>| {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd())).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse::<u64>().ok())
+    };
+    object.progs().filter_map(of_program).sum()
 }
 
 /// Attaches one of an object's programs to what its section names.

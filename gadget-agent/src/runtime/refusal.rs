@@ -112,6 +112,9 @@ fn cause(kind: ErrorKind, log: &[String]) -> Option<String> {
             Some(host::why_forbidden(says("perf event")))
         }
         ErrorKind::OutOfMemory => Some("there is not enough memory".into()),
+        ErrorKind::NotFound if !host::has_tracefs() => {
+            Some("this kernel has no such hook, or tracefs is not mounted".into())
+        }
         ErrorKind::NotFound => Some("this kernel has no such hook".into()),
         _ => verifier(log).map(|_| "this kernel's verifier rejects the program".into()),
     }
@@ -154,7 +157,7 @@ mod tests {
         assert_eq!(cause(ErrorKind::InvalidInput, HELPER), "this kernel has no helper bpf_task_pt_regs");
         let hook = "prog 'x': failed to find kernel BTF type ID of 'sched_gone': -3";
         assert_eq!(cause(ErrorKind::Other, hook), "this kernel has no sched_gone");
-        assert_eq!(cause(ErrorKind::NotFound, ""), "this kernel has no such hook");
+        assert!(cause(ErrorKind::NotFound, "").starts_with("this kernel has no such hook"));
         let large =
             "-- BEGIN PROG LOAD LOG --\nBPF program is too large. Processed 1000001 insn\n-- END PROG LOAD LOG --";
         assert!(cause(ErrorKind::TooBig, large).contains("too much for"));

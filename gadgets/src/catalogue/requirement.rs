@@ -11,7 +11,7 @@ pub struct Requirement {
     pub program: &'static str,
     /// The first release that can, on x86-64, if nobody has configured it away or forbidden it.
     pub since: Release,
-    /// What helps where a kernel of that age still cannot.
+    /// What helps where a kernel of that release or a later one still cannot.
     pub mend: &'static str,
 }
 

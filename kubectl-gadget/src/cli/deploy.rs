@@ -32,6 +32,9 @@ struct DeployArgs {
     /// Taints of nodes that get an agent all the same, as in dedicated=db:NoSchedule,gpu (or "" for none) [default: all]
     #[arg(long, value_name = "TAINTS", value_parser = tolerations)]
     tolerations: Option<Tolerations>,
+    /// Let the agents lock memory (CAP_SYS_RESOURCE), as kernels before 5.11 need; by itself, if a node has one
+    #[arg(long)]
+    lock_memory: bool,
     /// Print what would be applied, for kubectl apply -f -, and do nothing
     #[arg(long)]
     print: bool,
@@ -126,7 +129,7 @@ pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<End> {
         image_pull_policy: args.image_pull_policy.to_possible_value().map(|policy| policy.get_name().to_owned()),
         node_selector: args.node_selector.map(|labels| labels.0).unwrap_or_default(),
         tolerations: args.tolerations.map(|tolerations| tolerations.0),
-        lock_memory: false,
+        lock_memory: args.lock_memory,
     };
     if args.print {
         return Ok(print(deploy::yaml(&options)?.trim_end()));

@@ -9,13 +9,13 @@ const TOLERATED: i128 = 80_000_000;
 
 /// Tells each node how far its clock is from the middle one. With fewer than two nodes there is nothing to compare.
 pub(super) fn compare(answers: &mut [Answer]) -> Option<Finding> {
-    let mut known: Vec<i128> = answers.iter().filter_map(|answer| Some(answer.clock?.0)).collect();
+    let mut known: Vec<(i128, i128)> = answers.iter().filter_map(|answer| answer.clock).collect();
     known.sort_unstable();
-    let middle = *known.get(known.len() / 2).filter(|_| known.len() > 1)?;
+    let (middle, middles_doubt) = *known.get(known.len() / 2).filter(|_| known.len() > 1)?;
     let clocks = answers.iter_mut().filter_map(|answer| Some((answer.clock?, &mut answer.report)));
     let mut worst = 0;
     for ((ahead, doubt), report) in clocks {
-        let (finding, off) = judge(ahead - middle, doubt);
+        let (finding, off) = judge(ahead - middle, doubt + middles_doubt);
         report.findings.push(finding);
         worst = worst.max(off);
     }
@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(compare(&mut agree).map(|finding| finding.verdict), Some(Verdict::Ok));
         let mut differ = [answer(Some((0, MS))), answer(Some((MS, MS))), answer(Some((-5000 * MS, 100 * MS)))];
         let finding = compare(&mut differ).expect("a finding");
-        assert_eq!((finding.verdict, finding.found.contains("4900 ms")), (Verdict::Degraded, true));
+        assert_eq!((finding.verdict, finding.found.contains("4899 ms")), (Verdict::Degraded, true), "{finding:?}");
         assert_eq!(differ[2].report.findings[0].verdict, Verdict::Degraded);
         assert!(differ[2].report.findings[0].found.starts_with("5000 ms behind"));
         assert_eq!(compare(&mut [answer(Some((0, 0))), answer(None)]), None);

@@ -20,7 +20,8 @@ const POD_SECURITY: (&str, &str) = ("pod-security.kubernetes.io/enforce", "privi
 pub(super) struct View {
     /// `None` if the user may not list them.
     pub(super) nodes: Option<Vec<Node>>,
-    pub(super) agents: Vec<Pod>,
+    /// Likewise.
+    pub(super) agents: Option<Vec<Pod>>,
     pub(super) is_deployed: bool,
 }
 
@@ -69,8 +70,15 @@ pub(super) async fn look(cluster: &Cluster) -> (Vec<Finding>, View) {
     }
     let agents: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let ours = ListParams::default().labels(SELECTOR);
-    // That it is forbidden has been told already.
-    view.agents = cluster.ask("list agents", agents.list(&ours)).await.map(|agents| agents.items).unwrap_or_default();
+    match cluster.ask("list agents", agents.list(&ours)).await {
+        Ok(agents) => view.agents = Some(agents.items),
+        Err(error) => findings.push(Finding::failed(
+            "agents",
+            error.to_string(),
+            "nothing can be asked of the nodes",
+            "have an administrator apply manifests/user-role.yaml and bind it to you",
+        )),
+    }
     (findings, view)
 }
 
@@ -115,15 +123,17 @@ impl Right {
     }
 }
 
-/// Those of `rights` that the user lacks, in words.
-async fn lacking(cluster: &Cluster, rights: &[Right]) -> Vec<String> {
+/// Whether the user has all of these rights. If not: what is lacking, in words, or that it is not known.
+async fn check(cluster: &Cluster, rights: &[Right]) -> Result<(), String> {
     let mut lacking = Vec::new();
     for right in rights {
-        if right.is_granted(cluster).await == Some(false) {
-            lacking.push(right.words());
+        match right.is_granted(cluster).await {
+            Some(true) => {}
+            Some(false) => lacking.push(right.words()),
+            None => return Err(format!("the API server does not say whether you may {}", right.words())),
         }
     }
-    lacking
+    if lacking.is_empty() { Ok(()) } else { Err(format!("you may not {}", lacking.join(", "))) }
 }
 
 /// What `manifests/user-role.yaml` grants.
@@ -138,13 +148,12 @@ async fn use_rights(cluster: &Cluster) -> Finding {
         Right::new("list", "", "pods", theirs),
         Right::new("watch", "", "pods", theirs),
     ];
-    let lacking = lacking(cluster, &rights).await;
-    if lacking.is_empty() {
+    let Err(why) = check(cluster, &rights).await else {
         return Finding::ok("rights", format!("you may look at pods of namespace {}", cluster.default_namespace));
-    }
+    };
     Finding::failed(
         "rights",
-        format!("you may not {}", lacking.join(", ")),
+        why,
         "gadgets do not run for you",
         "have an administrator apply manifests/user-role.yaml and bind it to you",
     )
@@ -152,20 +161,24 @@ async fn use_rights(cluster: &Cluster) -> Finding {
 
 /// What `deploy` needs.
 async fn deploy_rights(cluster: &Cluster) -> Finding {
-    let rights = [
-        Right::new("patch", "", "namespaces", None),
-        Right::new("patch", "", "serviceaccounts", Some(NAMESPACE)),
-        Right::new("patch", "rbac.authorization.k8s.io", "clusterroles", None),
-        Right::new("patch", "rbac.authorization.k8s.io", "clusterrolebindings", None),
-        Right::new("patch", "apps", "daemonsets", Some(NAMESPACE)),
+    const OBJECTS: [(&str, &str, Option<&str>); 5] = [
+        ("", "namespaces", None),
+        ("", "serviceaccounts", Some(NAMESPACE)),
+        ("rbac.authorization.k8s.io", "clusterroles", None),
+        ("rbac.authorization.k8s.io", "clusterrolebindings", None),
+        ("apps", "daemonsets", Some(NAMESPACE)),
     ];
-    let lacking = lacking(cluster, &rights).await;
-    if lacking.is_empty() {
+    // Server-side apply of what is not there yet is both.
+    let of_object = |(group, resource, namespace)| {
+        ["get", "create", "patch"].map(|verb| Right::new(verb, group, resource, namespace))
+    };
+    let rights: Vec<Right> = OBJECTS.into_iter().flat_map(of_object).collect();
+    let Err(why) = check(cluster, &rights).await else {
         return Finding::ok("rights to deploy", "you may deploy");
-    }
+    };
     Finding::degraded(
         "rights to deploy",
-        format!("you may not {}", lacking.join(", ")),
+        why,
         "you cannot deploy the agents",
         "have an administrator run: kubectl gadget deploy",
     )

@@ -26,7 +26,8 @@ pub(super) struct Answer {
 
 /// Asks all agents at once, and names the nodes that have none. Sorted by node.
 pub(super) async fn ask(cluster: &Cluster, view: &View) -> Vec<Answer> {
-    let mut answers = join_all(view.agents.iter().map(|pod| ask_one(cluster, view, pod))).await;
+    let agents = view.agents.iter().flatten();
+    let mut answers = join_all(agents.map(|pod| ask_one(cluster, view, pod))).await;
     let with_agent: BTreeSet<String> = answers.iter().map(|answer| answer.report.node.clone()).collect();
     let all = view.nodes.iter().flatten();
     answers.extend(all.filter(|node| !with_agent.contains(&node.name_any())).map(|node| without_agent(node, view)));
@@ -35,14 +36,17 @@ pub(super) async fn ask(cluster: &Cluster, view: &View) -> Vec<Answer> {
 }
 
 async fn ask_one(cluster: &Cluster, view: &View, pod: &Pod) -> Answer {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    let trouble = why_not_ready(pod);
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    // One that has no place yet says for which node it is.
+    let node = node.or_else(|| trouble.as_ref()?.node.clone()).unwrap_or_default();
     let failed = |why: String| {
         let known = view.nodes.iter().flatten().find(|known| known.name_any() == node);
         let agent = Finding::failed("agent", why, "nothing is seen of this node", "kubectl -n gadget describe pods");
         let findings = known.and_then(cluster::kernel).into_iter().chain([agent]).collect();
         Answer { report: NodeReport { node: node.clone(), findings, variants: Vec::new() }, clock: None }
     };
-    if let Some(trouble) = why_not_ready(pod) {
+    if let Some(trouble) = trouble {
         return failed(trouble.why);
     }
     let asking = async {
@@ -54,10 +58,11 @@ async fn ask_one(cluster: &Cluster, view: &View, pod: &Pod) -> Answer {
         Err(_) => failed(format!("the agent does not answer within {} s", PATIENCE.as_secs())),
         Ok(Err(error)) => failed(format!("{error:#}")),
         Ok(Ok((begin, diagnosis))) => {
-            // The clock was read somewhere between the two.
-            let end = now();
+            // The clock was read between the two.
+            let (begin, end) = (begin + i128::from(diagnosis.took_ns), now());
             let ahead = i128::from(diagnosis.clock.wall_ns) - (begin + end) / 2;
-            Answer { report: NodeReport { node, ..diagnosis.into() }, clock: Some((ahead, (end - begin) / 2)) }
+            let doubt = ((end - begin) / 2).max(0);
+            Answer { report: NodeReport { node, ..diagnosis.into() }, clock: Some((ahead, doubt)) }
         }
     }
 }
@@ -69,7 +74,7 @@ fn now() -> i128 {
 
 fn without_agent(node: &Node, view: &View) -> Answer {
     let mut findings: Vec<Finding> = cluster::kernel(node).into_iter().collect();
-    if view.is_deployed {
+    if view.is_deployed && view.agents.is_some() {
         findings.push(Finding::degraded(
             "agent",
             "there is none on this node",

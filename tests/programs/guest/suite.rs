@@ -40,7 +40,8 @@ pub(super) fn run() {
             tell_cell("as deployed", check(scenario, "exact", &of_daemon));
             // Debian's kernels refuse tracepoints and kprobes to all but CAP_SYS_ADMIN. Everybody else's take them.
             set_paranoia("2");
-            for status in diagnoses.entry(scenario.gadget).or_insert_with(|| scenario.diagnose().variants) {
+            let diagnosis = diagnoses.entry(scenario.gadget).or_insert_with(|| scenario.diagnose().variants);
+            for status in diagnosis.iter().filter(|status| status.gadget == scenario.gadget) {
                 let name = format!("{}={}", status.hook, status.variant);
                 let outcome = match status.state {
                     VariantState::Best | VariantState::Works => {

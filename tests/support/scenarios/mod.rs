@@ -1,7 +1,7 @@
 //! What each gadget must show of a workload that is known, on whatever kernel and in whatever containers.
 //!
-//! End to end they run on this kernel, in containerd's containers; in the kernel matrix on others. A gadget that has
-//! none fails both.
+//! End to end they run on this kernel, in containerd's containers; in the kernel matrix on others. A gadget of the
+//! catalogue that has none fails the tests of the architecture.
 
 mod execsnoop;
 mod forksnoop;
