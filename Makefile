@@ -5,7 +5,7 @@ TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 DIST := target/dist
 CARGO := cargo --locked
 # The agent is one static file: it runs in an image with nothing else. So is what the tests put into containers.
-STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --target $(TARGET)
+STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TARGET)
 TIMED = @tests/support/timed
 
 .PHONY: help setup build image demo test lint test-unit test-binaries test-e2e test-cluster test-kernels cluster-up cluster-down clean
@@ -19,7 +19,7 @@ setup: ## install what building, the demo and the tests need (Debian packages, a
 build: setup ## build the client and the static agent into target/dist
 	@mkdir -p $(DIST)
 	$(CARGO) build --release -p kubectl-gadget
-	$(STATIC) --release -p gadget-agent
+	$(STATIC) -p gadget-agent
 	@install -m 755 target/release/kubectl-gadget target/$(TARGET)/release/gadget-agent $(DIST)/
 
 image: build ## write the agent's image into target/dist, to load on nodes or push to a registry
@@ -49,8 +49,8 @@ test-unit: setup ## tests that need neither root nor a kernel
 	$(CARGO) test -p tests --test architecture
 
 test-binaries: build
-	$(STATIC) --profile programs -p tests --bins
-	@install -m 755 $(addprefix target/$(TARGET)/programs/,workload programs) $(DIST)/
+	$(STATIC) -p tests --bins
+	@install -m 755 $(addprefix target/$(TARGET)/release/,workload programs) $(DIST)/
 	@for name in tiny-agent tiny-client; do ln -f $(DIST)/programs $(DIST)/$$name; done
 
 # The faults mostly wait, and so run more than one a processor.
