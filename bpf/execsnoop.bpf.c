@@ -33,8 +33,8 @@ GADGET_STREAM(events, struct exec, 0);
 
 /* Records are built here: too large for the stack. */
 struct exec_buffer {
-	__u32 taken;
-	__u32 used; /* bytes of arguments so far, */
+	__u64 users; /* gadget_take */
+	__u32 used;  /* bytes of arguments so far, */
 	bool cut;   /* and whether any are missing: exec_failed only */
 	struct exec exec;
 	char tails[FILE_MAX + ARGS_MAX + ARG_MAX];
@@ -66,7 +66,7 @@ static __always_inline struct exec_buffer *exec_begin(int ret)
 	b = get_buffer();
 	if (!b)
 		return NULL;
-	if (!gadget_take(&b->taken)) {
+	if (!gadget_take(&b->users)) {
 		gadget_count_lost(header.slot);
 		return NULL;
 	}
@@ -101,7 +101,7 @@ static __always_inline void exec_send(struct exec_buffer *b, __u32 file_length, 
 	b->exec.args.offset = sizeof(struct exec) + file_length;
 	b->exec.args.length = args_length | (cut ? GADGET_TAIL_CUT : 0);
 	gadget_send(&events, &b->exec.header, sizeof(struct exec) + file_length + args_length);
-	gadget_give_back(&b->taken);
+	gadget_give_back(&b->users);
 }
 
 SEC("tp_btf/sched_process_exec")

@@ -126,21 +126,19 @@ static __always_inline void gadget_count_lost(__u32 slot)
  * can come in between there: on kernels that preempt (preempt=full), or in an interrupt. Who takes the memory gives it back;
  * who finds it taken has lost its event, and counts that.
  */
-enum bpf_func_id___v5_13 {
-	BPF_FUNC_for_each_map_elem___v5_13 = 164,
-};
-
-static __always_inline bool gadget_take(__u32 *taken)
+static __always_inline bool gadget_take(__u64 *users)
 {
-	/* Programs of before 5.12 cannot exchange atomically, and need not. */
-	if (!bpf_core_enum_value_exists(enum bpf_func_id___v5_13, BPF_FUNC_for_each_map_elem___v5_13))
+	/* 5.10 has no atomic exchange. Only who counts itself and nobody else goes on; two may give way to each other. */
+	__sync_fetch_and_add(users, 1);
+	if (*(volatile __u64 *)users == 1)
 		return true;
-	return !__sync_lock_test_and_set(taken, 1);
+	__sync_fetch_and_add(users, -1);
+	return false;
 }
 
-static __always_inline void gadget_give_back(__u32 *taken)
+static __always_inline void gadget_give_back(__u64 *users)
 {
-	*(volatile __u32 *)taken = 0;
+	__sync_fetch_and_add(users, -1);
 }
 
 /* Sends the first `header->size` bytes at `header`, or counts the loss. `size` repeats it, bounded for the verifier. */
