@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount, umount};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tests::kernels::Mode;
 use tests::wait_for;
 
@@ -31,8 +33,8 @@ pub(super) fn mount_as(mode: Mode) {
             mount_one("cgroup2", &point, None);
         }
         Mode::V2 => {
+            clear();
             for (_, point) in mounted() {
-                remove_children(&point);
                 wait_for("cgroups to be unmounted", || umount(&point).is_ok());
             }
             umount(ROOT).unwrap();
@@ -53,11 +55,21 @@ pub(super) fn mounted() -> Vec<(String, PathBuf)> {
     of_cgroups.map(|words| (words[2].to_owned(), PathBuf::from(words[1]))).collect()
 }
 
+/// Ends every container, and removes its cgroups: whoever made them may have failed.
+pub(super) fn clear() {
+    mounted().iter().for_each(|(_, point)| remove_children(point));
+}
+
 fn remove_children(directory: &Path) {
     for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
         if entry.file_type().unwrap().is_dir() {
             remove_children(&entry.path());
-            fs::remove_dir(entry.path()).unwrap();
+            wait_for("a container to end", || {
+                let pids = fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default();
+                let pids = pids.lines().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw);
+                pids.for_each(|pid| _ = kill(pid, Signal::SIGKILL));
+                fs::remove_dir(entry.path()).is_ok()
+            });
         }
     }
 }

@@ -10,21 +10,18 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::json;
 use tests::scenarios::Containers;
-use tests::wait_for;
 
 use super::cgroups;
 
-/// Those of one check.
+/// Those of one check; [`cgroups::clear`] ends them.
 pub(super) struct GuestPods {
     /// Whether cgroups are named as systemd has them, or as kubelet does by itself.
     systemd: bool,
     /// Mount points of all hierarchies.
     hierarchies: Vec<PathBuf>,
-    running: BTreeMap<(String, String), (Child, String)>,
+    running: BTreeMap<(String, String), Child>,
 }
 
 impl GuestPods {
@@ -79,11 +76,11 @@ impl Containers for GuestPods {
         }
         // It goes on when its input ends.
         drop(process.stdin.take());
-        self.running.insert((pod.to_owned(), container.to_owned()), (process, cgroup));
+        self.running.insert((pod.to_owned(), container.to_owned()), process);
     }
 
     fn wait(&mut self, pod: &str, container: &str) {
-        let (process, _) = self.running.get_mut(&(pod.to_owned(), container.to_owned())).unwrap();
+        let process = self.running.get_mut(&(pod.to_owned(), container.to_owned())).unwrap();
         let status = process.wait().unwrap();
         assert!(status.success(), "{pod}/{container}: {status}");
     }
@@ -91,30 +88,6 @@ impl Containers for GuestPods {
     fn shared_folder(&self) -> PathBuf {
         "/tmp".into()
     }
-}
-
-impl Drop for GuestPods {
-    fn drop(&mut self) {
-        for (mut process, cgroup) in std::mem::take(&mut self.running).into_values() {
-            for hierarchy in &self.hierarchies {
-                let directory = hierarchy.join(&cgroup);
-                wait_for("a container to end", || {
-                    let pids = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-                    let pids: Vec<i32> = pids.lines().filter_map(|pid| pid.parse().ok()).collect();
-                    pids.iter().for_each(|pid| _ = kill(Pid::from_raw(*pid), Signal::SIGKILL));
-                    let _ = process_is_gone(&pids);
-                    fs::remove_dir(&directory).is_ok()
-                });
-            }
-            let _ = process.wait();
-        }
-    }
-}
-
-/// Collects those of them that were ours.
-fn process_is_gone(pids: &[i32]) -> bool {
-    use nix::sys::wait::{WaitPidFlag, waitpid};
-    pids.iter().all(|pid| waitpid(Pid::from_raw(*pid), Some(WaitPidFlag::WNOHANG)).is_err())
 }
 
 /// Waits until it was moved, and becomes the container's program.

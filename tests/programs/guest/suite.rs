@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use gadgets::catalogue::{REQUIREMENTS, Release};
 use gadgets::diagnosis::{VariantState, VariantStatus};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tests::Daemon;
 use tests::kernels::{Cell, Mode, Outcome, Report};
 use tests::scenarios::{SCENARIOS, Scenario};
@@ -83,19 +85,22 @@ fn check(scenario: &Scenario, check: &str, options: &[&str]) -> Outcome {
     command.process_group(0).stdout(File::create(result).unwrap()).stderr(File::create(said).unwrap());
     let mut process = command.spawn().unwrap();
     let begin = Instant::now();
-    while process.try_wait().unwrap().is_none() {
-        if begin.elapsed() > PATIENCE {
-            process.kill().unwrap();
-            let _ = process.wait();
-            return Outcome::Fail(format!("it takes longer than {PATIENCE:?}; it has said: {}", last_lines(said)));
-        }
+    let mut in_time = true;
+    while in_time && process.try_wait().unwrap().is_none() {
+        in_time = begin.elapsed() < PATIENCE;
         std::thread::sleep(Duration::from_millis(20));
     }
-    if process.wait().unwrap().success() {
+    // With its client.
+    let _ = killpg(Pid::from_raw(i32::try_from(process.id()).unwrap()), Signal::SIGKILL);
+    let status = process.wait().unwrap();
+    cgroups::clear();
+    if status.success() {
         let variants = serde_json::from_slice(&fs::read(result).unwrap()).unwrap();
         Outcome::Pass { seconds: begin.elapsed().as_secs_f32(), variants }
-    } else {
+    } else if in_time {
         Outcome::Fail(last_lines(said))
+    } else {
+        Outcome::Fail(format!("it takes longer than {PATIENCE:?}; it has said: {}", last_lines(said)))
     }
 }
 
