@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use gadgets::catalogue::Release;
+use gadgets::catalogue::{CHARGED_TO_CGROUPS, Release};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit};
@@ -86,9 +86,6 @@ pub(crate) fn why_forbidden(perf_event: bool) -> String {
 pub(crate) fn perf_event_paranoid() -> Option<i32> {
     fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?.trim().parse().ok()
 }
-
-/// Before this, BPF's memory counted as locked memory.
-const CHARGED_TO_CGROUPS: Release = Release(5, 11);
 
 /// How much memory BPF may lock, in bytes; `None` if that does not matter: on newer kernels, if there is no limit, and if
 /// libbpf may raise it.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tests::kernels::{Cell, Outcome, Report};
+use tests::kernels::{Cell, Outcome, Report, last_lines};
 use tests::{Process, dist};
 
 /// How long a guest may take from its start to its end.
@@ -141,7 +141,8 @@ impl Files {
         }
         if !is_complete {
             let how = if ended { "turned off before its end" } else { "did not come to its end in time" };
-            run.broken = Some(format!("the guest {how}; the last of its console:\n{}", last_lines(&console)));
+            run.broken =
+                Some(format!("the guest {how}; the last of its console:\n{}", last_lines(&console, LAST_LINES)));
         }
         run
     }
@@ -166,11 +167,4 @@ impl Files {
         }
         true
     }
-}
-
-fn last_lines(console: &Path) -> String {
-    let text = fs::read(console).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }

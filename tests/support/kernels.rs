@@ -1,6 +1,7 @@
 //! What a guest of the kernel matrix tells its host: lines of JSON.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -70,4 +71,12 @@ pub enum Outcome {
     Unmet(String),
     /// Something is wrong; the last that was said of it.
     Fail(String),
+}
+
+/// The end of what a guest or a check has said into a file.
+pub fn last_lines(file: &Path, count: usize) -> String {
+    let said = std::fs::read(file).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<&str> = said.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }

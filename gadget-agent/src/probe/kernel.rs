@@ -2,15 +2,13 @@
 
 use std::fs;
 
-use gadgets::catalogue::{KPROBES, REQUIREMENTS, Release, TRACEPOINTS, TYPED_TRACEPOINTS};
+use gadgets::catalogue::{KPROBES, OLDEST, REQUIREMENTS, Release, TRACEPOINTS, TYPED_TRACEPOINTS};
 use gadgets::diagnosis::Finding;
 
 use crate::host;
 use crate::pods::hierarchy::Hierarchy;
 use crate::runtime::features;
 
-/// The oldest kernel that gadgets are written for.
-const OLDEST: Release = Release(5, 10);
 /// Memory below which an agent with a gadget of the usual size may be ended, in bytes.
 const ENOUGH_MEMORY: u64 = 128 << 20;
 

@@ -10,7 +10,8 @@ use thiserror::Error;
 use crate::schema::{Schema, SchemaError};
 
 pub use requirement::{
-    KPROBES, REQUIREMENTS, Release, Requirement, SYSCALL_TRACEPOINTS, TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS,
+    CHARGED_TO_CGROUPS, KPROBES, OLDEST, REQUIREMENTS, Release, Requirement, SYSCALL_TRACEPOINTS, TRACEPOINTS,
+    TRAMPOLINES, TYPED_TRACEPOINTS,
 };
 
 /// The gadgets of this version.

@@ -19,6 +19,11 @@ pub struct Requirement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Release(pub u32, pub u32);
 
+/// The oldest kernel that gadgets are written for.
+pub const OLDEST: Release = Release(5, 10);
+/// Before this release BPF's memory counted as locked memory, of which containers may have little.
+pub const CHARGED_TO_CGROUPS: Release = Release(5, 11);
+
 /// All that any variant may need.
 pub static REQUIREMENTS: [&Requirement; 5] =
     [&TYPED_TRACEPOINTS, &TRAMPOLINES, &KPROBES, &TRACEPOINTS, &SYSCALL_TRACEPOINTS];

@@ -13,7 +13,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::bail;
-use gadgets::catalogue::Release;
+use gadgets::catalogue::{CHARGED_TO_CGROUPS, Release};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod, Toleration};
 use kube::Api;
@@ -198,7 +198,7 @@ async fn has_old_kernels(cluster: &Cluster, say: &dyn Fn(Progress)) -> bool {
 
 fn has_old_kernel(node: &Node) -> bool {
     let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
-    info.and_then(|info| Release::parse(&info.kernel_version)).is_some_and(|release| release < Release(5, 11))
+    info.and_then(|info| Release::parse(&info.kernel_version)).is_some_and(|release| release < CHARGED_TO_CGROUPS)
 }
 
 /// What there is of these objects in the cluster, in their order.

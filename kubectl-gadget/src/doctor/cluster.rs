@@ -1,6 +1,6 @@
 //! What can be found out without any agent: the API server, what the user may do, what is deployed.
 
-use gadgets::catalogue::Release;
+use gadgets::catalogue::{OLDEST, Release};
 use gadgets::diagnosis::Finding;
 use gadgets::wire::VERSION;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -220,8 +220,8 @@ pub(super) fn kernel(node: &Node) -> Option<Finding> {
     let info = node.status.as_ref()?.node_info.as_ref()?;
     let found = format!("{}, {}, {}", info.kernel_version, info.os_image, info.container_runtime_version);
     let release = Release::parse(&info.kernel_version)?;
-    if release >= Release(5, 10) {
+    if release >= OLDEST {
         return Some(Finding::ok("kernel", found));
     }
-    Some(Finding::failed("kernel", found, "gadgets do not load", "run the node with kernel 5.10 or later"))
+    Some(Finding::failed("kernel", found, "gadgets do not load", format!("run the node with kernel {OLDEST} or later")))
 }

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStringExt as _;
 use std::process::ExitCode;
 
-use gadgets::catalogue::Release;
+use gadgets::catalogue::{CHARGED_TO_CGROUPS, Release};
 use nix::unistd::execv;
 
 /// CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF.
@@ -17,7 +17,7 @@ const LAST: libc::c_ulong = 63;
 /// Becomes this program, confined.
 pub(crate) fn confine(program: &CStr) -> ExitCode {
     let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
-    let is_old = Release::parse(&release).unwrap() < Release(5, 11);
+    let is_old = Release::parse(&release).unwrap() < CHARGED_TO_CGROUPS;
     for capability in 0..=LAST {
         let is_kept = CAPABILITIES.contains(&capability) || (is_old && capability == SYS_RESOURCE);
         if !is_kept {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use gadgets::diagnosis::{VariantState, VariantStatus};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tests::Daemon;
-use tests::kernels::{Cell, Mode, Outcome, Report};
+use tests::kernels::{Cell, Mode, Outcome, Report, last_lines};
 use tests::scenarios::{SCENARIOS, Scenario};
 
 use super::cgroups;
@@ -98,17 +99,13 @@ fn check(scenario: &Scenario, check: &str, options: &[&str]) -> Outcome {
         let variants = serde_json::from_slice(&fs::read(result).unwrap()).unwrap();
         Outcome::Pass { seconds: begin.elapsed().as_secs_f32(), variants }
     } else if in_time {
-        Outcome::Fail(last_lines(said))
+        Outcome::Fail(last_lines(Path::new(said), LAST_LINES))
     } else {
-        Outcome::Fail(format!("it takes longer than {PATIENCE:?}; it has said: {}", last_lines(said)))
+        Outcome::Fail(format!(
+            "it takes longer than {PATIENCE:?}; it has said: {}",
+            last_lines(Path::new(said), LAST_LINES)
+        ))
     }
-}
-
-fn last_lines(file: &str) -> String {
-    let said = fs::read(file).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
-    let lines: Vec<&str> = said.lines().collect();
-    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }
 
 /// Prints the variants that were used.
