@@ -115,9 +115,7 @@ impl Hierarchy {
     }
 
     fn has_containers(&self) -> bool {
-        let mut found = false;
-        self.walk(&mut |cgroup| found = found || identify(cgroup.path).is_some());
-        found
+        self.any(&mut |cgroup| identify(cgroup.path).is_some())
     }
 
     /// How much memory this process's cgroup may have, in bytes; `None` if it does not say.
@@ -184,17 +182,28 @@ impl Hierarchy {
     /// Visits the node's cgroups. Each is visited before its children are listed: those that are made after the visit
     /// inherit from it, and those made before are listed.
     pub(crate) fn walk(&self, visit: &mut impl FnMut(&Found<'_>)) {
+        self.any(&mut |cgroup| {
+            visit(cgroup);
+            false
+        });
+    }
+
+    /// Visits them so until one is what is looked for. Returns whether one is.
+    fn any(&self, is_it: &mut impl FnMut(&Found<'_>) -> bool) -> bool {
         let root = self.root.trim_end_matches('/');
         let mut open = vec![(self.mount.join(root.trim_start_matches('/')), root.to_owned(), None)];
         while let Some((directory, path, parent)) = open.pop() {
             // Directories come and go while this runs.
             let Ok(metadata) = fs::symlink_metadata(&directory) else { continue };
             let id = metadata.ino();
-            visit(&Found { id, parent, path: if path.is_empty() { "/" } else { &path }, directory: &directory });
+            if is_it(&Found { id, parent, path: if path.is_empty() { "/" } else { &path }, directory: &directory }) {
+                return true;
+            }
             for name in children(&directory) {
                 open.push((directory.join(&name), format!("{path}/{name}"), Some(id)));
             }
         }
+        false
     }
 
     /// The cgroup of this process. In a cgroup namespace of its own it can only be found by looking.
@@ -202,10 +211,9 @@ impl Hierarchy {
         let (_, told) = self.kind.of_this_process()?;
         let mut found = holds_this_process(&self.mount.join(told.trim_start_matches('/'))).then_some(told);
         if found.is_none() {
-            self.walk(&mut |cgroup| {
-                if found.is_none() && holds_this_process(cgroup.directory) {
-                    found = Some(cgroup.path.to_owned());
-                }
+            self.any(&mut |cgroup| {
+                found = holds_this_process(cgroup.directory).then(|| cgroup.path.to_owned());
+                found.is_some()
             });
         }
         found
