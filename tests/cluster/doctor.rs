@@ -59,8 +59,11 @@ fn with_agents_that_are_well() {
         is(finding(findings, "memory"), "ok", "512 MiB");
         is(finding(findings, "tracker"), "ok", "");
         // What the other node's agent and the tests have loaded is others'; the node's own agent is not.
-        let own = format!("gadget-agent[{}]", tests::cluster::agent_process(name));
-        assert!(!finding(findings, "other programs")["found"].as_str().unwrap().contains(&own), "{findings}");
+        let others = finding(findings, "other programs")["found"].as_str().unwrap();
+        for node in NODES {
+            let agent = format!("gadget-agent[{}]", tests::cluster::agent_process(node));
+            assert_eq!(others.contains(&agent), node != name, "{others}");
+        }
         is(finding(findings, "execsnoop start"), "ok", "tp_btf");
         is(finding(findings, "clock"), "ok", "ms");
         let named = finding(findings, "runtime")["found"].as_str().unwrap().to_owned();

@@ -225,3 +225,35 @@ pub(super) fn kernel(node: &Node) -> Option<Finding> {
     }
     Some(Finding::failed("kernel", found, "gadgets do not load", format!("run the node with kernel {OLDEST} or later")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gadgets::diagnosis::Verdict;
+    use serde_json::json;
+
+    #[test]
+    fn agents_of_another_version_are_told() {
+        let set = |version: &str| {
+            let set = json!({"metadata": {"labels": {VERSION_LABEL: version}}});
+            serde_json::from_value::<DaemonSet>(set).unwrap_or_default()
+        };
+        assert_eq!(skew(&set(env!("CARGO_PKG_VERSION"))).verdict, Verdict::Ok);
+        let other = skew(&set("0.0.9"));
+        assert_eq!(other.verdict, Verdict::Degraded);
+        assert!(other.found.contains("agents of 0.0.9") && other.mend.contains("kubectl gadget deploy"), "{other:?}");
+    }
+
+    #[test]
+    fn a_kernel_that_is_too_old_is_told_before_anything_is_deployed() {
+        let node = |kernel: &str| {
+            let info = json!({"kernelVersion": kernel, "osImage": "", "containerRuntimeVersion": "", "machineID": "",
+                "systemUUID": "", "bootID": "", "kubeletVersion": "", "kubeProxyVersion": "", "operatingSystem": "",
+                "architecture": ""});
+            serde_json::from_value::<Node>(json!({"status": {"nodeInfo": info}})).unwrap_or_default()
+        };
+        assert_eq!(kernel(&node("4.19.0-27-amd64")).map(|finding| finding.verdict), Some(Verdict::Failed));
+        assert_eq!(kernel(&node("6.1.0-50-amd64")).map(|finding| finding.verdict), Some(Verdict::Ok));
+        assert_eq!(kernel(&Node::default()), None);
+    }
+}
