@@ -169,23 +169,29 @@ __noinline int exec_read_arg(__u64 argv, __u32 i)
 	return length < ARG_MAX || (!bpf_probe_read_user(&next, 1, arg + ARG_MAX - 1) && !next);
 }
 
-/* The arguments of a start that failed: from the caller's memory, one by one. */
-static __always_inline void exec_failed(int ret, const char *filename, const char *const *argv)
+/* An attempt that failed: its file is the argument `first` of the call, the arguments are behind that, in the caller's memory. */
+static __always_inline void exec_failed(long ret, const int first)
 {
+	struct pt_regs___kernel *regs;
 	__u32 file, used, limit = args_bytes;
 	struct exec_buffer *b;
+	__u64 argv;
 	int i;
 
+	if (ret >= 0)
+		return;
 	b = exec_begin(ret);
 	if (!b)
 		return;
 
-	file = exec_set_file(b, bpf_probe_read_user_str(b->tails, FILE_MAX, filename));
+	regs = task_syscall_regs();
+	file = exec_set_file(b, bpf_probe_read_user_str(b->tails, FILE_MAX, (const char *)syscall_argument(regs, first)));
 
+	argv = syscall_argument(regs, first + 1);
 	b->used = 0;
 	b->cut = true;
 	for (i = 0; i < ARGC_MAX; i++)
-		if (!exec_read_arg((__u64)argv, i))
+		if (!exec_read_arg(argv, i))
 			break;
 
 	used = b->used;
@@ -198,47 +204,19 @@ static __always_inline void exec_failed(int ret, const char *filename, const cha
 	exec_send(b, file, used, b->cut);
 }
 
-/* execve(file, argv, …) and execveat(directory, file, argv, …): `first` is where the file is. */
-static __always_inline void exec_done(struct pt_regs___kernel *regs, long ret, const int first)
+/* execve(file, argv, …) and execveat(directory, file, argv, …) */
+static __always_inline void execve_done(long ret)
 {
-	exec_failed(ret, (const char *)syscall_argument(regs, first), (const void *)syscall_argument(regs, first + 1));
+	exec_failed(ret, 0);
 }
 
-/*
- * Where the functions of the system calls can be patched, no other call pays anything. Their argument is the registers,
- * but the verifier of 5.10 does not always know its type.
- */
-SEC("fexit/" SYSCALL_FUNCTION("execve"))
-int execve_returned(__u64 *args)
+static __always_inline void execveat_done(long ret)
 {
-	if ((long)args[1] < 0)
-		exec_done(task_syscall_regs(), args[1], 0);
-	return 0;
+	exec_failed(ret, 1);
 }
 
-SEC("fexit/" SYSCALL_FUNCTION("execveat"))
-int execveat_returned(__u64 *args)
-{
-	if ((long)args[1] < 0)
-		exec_done(task_syscall_regs(), args[1], 1);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_execve")
-int execve_failed(struct syscall_trace_exit *ctx)
-{
-	if (ctx->ret < 0)
-		exec_done(task_syscall_regs(), ctx->ret, 0);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_execveat")
-int execveat_failed(struct syscall_trace_exit *ctx)
-{
-	if (ctx->ret < 0)
-		exec_done(task_syscall_regs(), ctx->ret, 1);
-	return 0;
-}
+SYSCALL_END(execve, execve_done)
+SYSCALL_END(execveat, execveat_done)
 
 /* Both at once, for kernels that refuse the others; every system call of the node pays. */
 SEC("tp_btf/sys_exit")
@@ -250,9 +228,9 @@ int BPF_PROG(any_exec_failed, struct pt_regs *regs, long ret)
 		return 0;
 	number = syscall_number((void *)regs);
 	if (number == __NR_execve)
-		exec_done((void *)regs, ret, 0);
+		execve_done(ret);
 	else if (number == __NR_execveat)
-		exec_done((void *)regs, ret, 1);
+		execveat_done(ret);
 	return 0;
 }
 

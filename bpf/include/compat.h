@@ -98,3 +98,22 @@ static __always_inline long syscall_number(struct pt_regs___kernel *regs)
 	return BPF_CORE_READ(regs, syscallno);
 #endif
 }
+
+/*
+ * Programs for the end of a system call: NAME_returned, where the kernel's function for it can be patched and no other call
+ * pays anything, and NAME_exited, at its tracepoint. Each calls `done(ret)`, in the task that made the call. The argument of
+ * the first is the registers and the result, but the verifier of 5.10 does not always know its type.
+ */
+#define SYSCALL_END(name, done)                                                                                         \
+	SEC("fexit/" SYSCALL_FUNCTION(#name))                                                                          \
+	int name##_returned(__u64 *args)                                                                               \
+	{                                                                                                              \
+		done((long)args[1]);                                                                                   \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	SEC("tracepoint/syscalls/sys_exit_" #name)                                                                     \
+	int name##_exited(struct syscall_trace_exit *ctx)                                                              \
+	{                                                                                                              \
+		done(ctx->ret);                                                                                        \
+		return 0;                                                                                              \
+	}

@@ -152,10 +152,11 @@ impl Seen {
     }
 }
 
-/// The texts of an event's list, as bytes.
+/// The texts of an event's list, or its one text, as bytes.
 pub fn texts(event: &Value, name: &str) -> Vec<Vec<u8>> {
     let list = |value: &Value| -> Vec<String> {
-        value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+        let texts = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
+        texts.iter().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
     match event.get(format!("{name}_base64")) {
         Some(encoded) => list(encoded).iter().map(|text| BASE64_STANDARD.decode(text).unwrap()).collect(),

@@ -3,6 +3,8 @@
 //! - `workload execs COUNT LOG`: starts programs in every way there is, COUNT in all; if that is less than 100, each way once
 //!   before any twice
 //! - `workload forks COUNT LOG`: makes COUNT children, one after the other, each of which writes a line
+//! - `workload opens COUNT LOG`: opens files in every way there is, COUNT in all
+//! - `workload failing-opens COUNT`: COUNT attempts to open a file that is not there
 //! - `workload vforks COUNT`: makes COUNT children that end at once
 //! - `workload after-one FILE COMMAND COUNT ARG…`: a command of these with a COUNT of 1, and with the rest of COUNT when
 //!   FILE is there
@@ -16,7 +18,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -45,6 +47,8 @@ fn run(args: &[Vec<u8>]) {
     let text = |index: usize| String::from_utf8_lossy(&args[index]).into_owned();
     match args.get(1).map(Vec::as_slice) {
         Some(b"forks") => forks(text(2).parse().unwrap(), &text(3)),
+        Some(b"opens") => opens(text(2).parse().unwrap(), &text(3)),
+        Some(b"failing-opens") => failing_opens(text(2).parse().unwrap()),
         Some(b"vforks") => vforks(text(2).parse().unwrap()),
         Some(b"after-one") => after_one(&text(2), &args[2..]),
         Some(b"execs") => Execs::new(text(3)).run(text(2).parse().unwrap()),
@@ -101,6 +105,70 @@ fn vforks(count: usize) {
         // SAFETY: the child, on a stack of its own, does nothing but end, and this process waits meanwhile.
         let child = unsafe { clone(Box::new(|| 0), &mut stack, flags, Some(libc::SIGCHLD)) };
         waitpid(child.unwrap(), None).unwrap();
+    }
+}
+
+fn opens(count: usize, log_path: &str) {
+    std::env::set_current_dir("/tmp").unwrap();
+    let mut attempts = Vec::new();
+    let mut attempt = |call: Open, path: Vec<u8>| {
+        let c_path = c(&path);
+        let result = call(c_path.as_ptr());
+        if result >= 0 {
+            assert_eq!(nix::unistd::close(result), Ok(()));
+        }
+        let _ = fs::remove_file(OsString::from_vec(path.clone()));
+        attempts.push((result, path));
+    };
+    for index in 0..count {
+        let token = format!("token-{index}");
+        let path = |rest: &str| format!("{rest}{token}").into_bytes();
+        match index % 8 {
+            0 => attempt(openat, path("/tmp/")),
+            1 => attempt(openat, path("")),
+            2 => attempt(open, path("/tmp/")),
+            3 => attempt(open, path("/missing/")),
+            4 => attempt(openat, [&path("/missing/\x1b[31m\n\u{202e}txt")[..], b"\xff"].concat()),
+            // As long as a path may be, and longer.
+            5 => attempt(openat, path(&format!("/tmp{}", "/".repeat(4095 - 4 - token.len())))),
+            6 => attempt(openat, path(&"/x".repeat(3000))),
+            _ => attempt(openat_in_thread, path("/tmp/")),
+        }
+    }
+    let nowhere = std::ptr::without_provenance(1);
+    attempts.push((openat(nowhere), Vec::new()));
+    for (result, path) in attempts {
+        log(log_path, result, &[path]);
+    }
+}
+
+type Open = fn(*const libc::c_char) -> i32;
+
+/// The result as the kernel has it: a descriptor, or minus the error.
+fn opened(result: libc::c_long) -> i32 {
+    if result < 0 { -Errno::last_raw() } else { i32::try_from(result).unwrap() }
+}
+
+const CREATE: i32 = libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC;
+
+fn openat(path: *const libc::c_char) -> i32 {
+    // SAFETY: the kernel reads a string there, or fails.
+    opened(unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, CREATE, 0o600) })
+}
+
+fn open(path: *const libc::c_char) -> i32 {
+    // SAFETY: the kernel reads a string there, or fails.
+    opened(unsafe { libc::syscall(libc::SYS_open, path, CREATE, 0o600) })
+}
+
+fn openat_in_thread(path: *const libc::c_char) -> i32 {
+    let address = path.expose_provenance();
+    std::thread::spawn(move || openat(std::ptr::with_exposed_provenance(address))).join().unwrap()
+}
+
+fn failing_opens(count: usize) {
+    for _ in 0..count {
+        assert_eq!(openat(c"/missing/file".as_ptr()), -libc::ENOENT);
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) static EXECSNOOP: Gadget = Gadget {
                 },
                 Variant {
                     name: "tracepoint",
-                    programs: &["execve_failed", "execveat_failed"],
+                    programs: &["execve_exited", "execveat_exited"],
                     requires: &[&SYSCALL_TRACEPOINTS],
                     cost: "each exec of the node, and a little each system call",
                 },

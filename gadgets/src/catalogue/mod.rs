@@ -1,6 +1,7 @@
 //! What the objects cannot say about themselves: one entry a gadget, one file an entry.
 
 mod execsnoop;
+mod opensnoop;
 mod requirement;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ pub use requirement::{
 };
 
 /// The gadgets of this version.
-pub static CATALOGUE: Catalogue = Catalogue(&[&execsnoop::EXECSNOOP]);
+pub static CATALOGUE: Catalogue = Catalogue(&[&execsnoop::EXECSNOOP, &opensnoop::OPENSNOOP]);
 
 /// Columns that every gadget has, before its own: where an event happened, and when.
 pub static COMMON_COLUMNS: [(&str, &str); 5] = [

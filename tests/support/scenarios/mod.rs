@@ -5,6 +5,7 @@
 
 mod execsnoop;
 mod forksnoop;
+mod opensnoop;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -51,7 +52,7 @@ struct Storm {
 }
 
 /// One for every gadget.
-pub static SCENARIOS: [&Scenario; 2] = [&execsnoop::EXECSNOOP, &forksnoop::FORKSNOOP];
+pub static SCENARIOS: [&Scenario; 3] = [&execsnoop::EXECSNOOP, &forksnoop::FORKSNOOP, &opensnoop::OPENSNOOP];
 
 impl Scenario {
     /// That of a gadget.
