@@ -64,7 +64,7 @@ struct gadget_header {
 	} ring SEC(".maps");                                                                                           \
 	record gadget_stream_##id SEC(".gadget.streams") = {}
 
-/* Records that found the ring full, per slot and CPU. Never reset: the reader keeps what it saw last. */
+/* Records that found no room in the ring, per slot and CPU. Never reset: the reader keeps what it saw last. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1); /* set by the agent: one more than the slots; the last is the total */
@@ -92,16 +92,22 @@ struct {
 	__type(value, __u32);
 } gadget_reader SEC(".maps");
 
-const volatile __u64 gadget_wakeup_bytes = 1 << 20; /* how much is much */
+const volatile __u64 gadget_ring_bytes = 4 << 20; /* the ring's size */
 
-static __always_inline __u64 gadget_wakeup(void *ring)
+/* Whether much waits in the ring, by how many bytes it has. */
+static __always_inline bool gadget_is_much(__u64 used)
+{
+	return used >= gadget_ring_bytes / 4;
+}
+
+static __always_inline __u64 gadget_wakeup(__u64 used)
 {
 	__u32 zero = 0;
 	__u32 *state = bpf_map_lookup_elem(&gadget_reader, &zero);
 
 	if (!state || *state == GADGET_READER_AWAKE)
 		return BPF_RB_NO_WAKEUP;
-	if (*state == GADGET_READER_NAPPING && bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) < gadget_wakeup_bytes)
+	if (*state == GADGET_READER_NAPPING && !gadget_is_much(used))
 		return BPF_RB_NO_WAKEUP;
 	*state = GADGET_READER_AWAKE;
 	return BPF_RB_FORCE_WAKEUP;
@@ -119,6 +125,56 @@ static __always_inline void gadget_count_lost(__u32 slot)
 	count = bpf_map_lookup_elem(&gadget_lost, &total);
 	if (count)
 		__sync_fetch_and_add(count, 1);
+}
+
+/*
+ * ---- Shares of the ring. gadgets/src/shares.rs has the same rule for queues in user space. ----
+ *
+ * When much waits, a slot's part of it may be at most GADGET_SHARE times what is free (dynamic thresholds, as switches
+ * share out their buffers). A slot that sends without end so leaves a fifth of that room free, two leave a ninth, and one
+ * that sends little always finds some. Until much waits nobody needs to count.
+ */
+#define GADGET_SHARE 4
+
+/* What a slot has in the ring: never less than was counted, and soon no more. By positions in the ring, which only grow. */
+struct gadget_backlog {
+	__u64 last;   /* where its last record went: once that is read, all is */
+	__u64 recent; /* where its recent records begin: once the reader is there, the former ones are read */
+	__u64 former_bytes, recent_bytes;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* set by the agent: the number of slots */
+	__type(key, __u32);
+	__type(value, struct gadget_backlog);
+} gadget_backlogs SEC(".maps");
+
+/* Whether a slot may send so many bytes. If two CPUs ask for one slot at once, some may go uncounted. */
+static __always_inline bool gadget_has_share(void *ring, __u64 used, __u32 slot, __u64 size)
+{
+	struct gadget_backlog *b;
+	__u64 read, written;
+
+	if (!gadget_is_much(used))
+		return true;
+	b = bpf_map_lookup_elem(&gadget_backlogs, &slot);
+	if (!b || used + size > gadget_ring_bytes)
+		return false;
+	read = bpf_ringbuf_query(ring, BPF_RB_CONS_POS);
+	written = bpf_ringbuf_query(ring, BPF_RB_PROD_POS);
+	if (read > b->last)
+		b->recent_bytes = 0;
+	if (read >= b->recent) {
+		b->former_bytes = b->recent_bytes;
+		b->recent_bytes = 0;
+		b->recent = written;
+	}
+	if (b->former_bytes + b->recent_bytes + size > (gadget_ring_bytes - used) * GADGET_SHARE)
+		return false;
+	b->recent_bytes += size;
+	b->last = written;
+	return true;
 }
 
 /*
@@ -144,7 +200,10 @@ static __always_inline void gadget_give_back(__u64 *users)
 /* Sends the first `header->size` bytes at `header`, or counts the loss. `size` repeats it, bounded for the verifier. */
 static __always_inline void gadget_send(void *ring, struct gadget_header *header, __u64 size)
 {
+	__u64 used = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
+
 	header->size = size;
-	if (bpf_ringbuf_output(ring, header, size, gadget_wakeup(ring)))
+	if (!gadget_has_share(ring, used, header->slot, size) ||
+	    bpf_ringbuf_output(ring, header, size, gadget_wakeup(used)))
 		gadget_count_lost(header->slot);
 }

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use gadgets::catalogue::Gadget;
-use gadgets::spec::{RING_BYTES_MIN, Selector};
+use gadgets::spec::RING_BYTES_MIN;
 use gadgets::wire::{self, Frame, GadgetStatus};
 
+use crate::clock;
 use crate::error::AgentError;
 use crate::loss;
-use crate::member::Member;
-use crate::outbox::Outbox;
+use crate::member::{Member, Wish};
 use crate::pods::hierarchy::KernelIds;
+use crate::pods::slots;
 use crate::pods::tracker::Tracker;
 use crate::runtime::attach::{Attached, attach};
 use crate::runtime::load::Plan;
@@ -46,11 +46,16 @@ impl Key {
         constants.extend(hierarchy.constants());
         constants.insert("gadget_instance", 1 << bit);
         constants.insert("gadget_lost_total", u64::from(loss::KERNEL_TOTAL));
-        constants.insert("gadget_wakeup_bytes", u64::from(self.ring_bytes / 4));
+        constants.insert("gadget_ring_bytes", self.ring_bytes.into());
         Plan {
             object: (gadget.object)(),
             constants,
-            entries: [("events", self.ring_bytes), ("gadget_lost", loss::KERNEL_COUNTERS)].into(),
+            entries: [
+                ("events", self.ring_bytes),
+                ("gadget_lost", loss::KERNEL_COUNTERS),
+                ("gadget_backlogs", slots::COUNT),
+            ]
+            .into(),
             ..Plan::default()
         }
     }
@@ -73,7 +78,7 @@ pub(crate) struct Instances {
 struct Running {
     by_key: HashMap<Key, Handle>,
     bits: u64,
-    members: u64,
+    last_member: u64,
     /// Gadgets that were tried out.
     tried: HashMap<&'static str, GadgetStatus>,
 }
@@ -134,11 +139,13 @@ impl Drop for Membership {
 
 impl Instances {
     pub(crate) fn new(tracker: Arc<Tracker>) -> Arc<Self> {
-        Arc::new(Self { tracker, running: Mutex::default() })
+        // No agent that ran here before has come so far.
+        let running = Running { last_member: clock::now().wall_ns, ..Running::default() };
+        Arc::new(Self { tracker, running: Mutex::new(running) })
     }
 
     /// Joins the instance for this key, which is started if it does not run. The frames of `greet` are sent as soon as
-    /// every event that follows will be seen; the user began to look `began` ago.
+    /// every event that follows will be seen; they are told what runs, and the session's id.
     ///
     /// # Errors
     /// If the gadget cannot be loaded, or too many run.
@@ -146,10 +153,8 @@ impl Instances {
         self: &Arc<Self>,
         gadget: &'static Gadget,
         key: Key,
-        selector: Selector,
-        began: Duration,
-        outbox: &Arc<Outbox>,
-        greet: impl FnOnce(&About) -> Vec<Frame>,
+        wish: Wish,
+        greet: impl FnOnce(&About, u64) -> Vec<Frame>,
     ) -> Result<Membership, AgentError> {
         // Held while the gadget loads: a second session with the same wish finds it running.
         let mut running = self.lock();
@@ -159,12 +164,12 @@ impl Instances {
             running.bits |= 1 << bit;
             running.by_key.insert(key.clone(), handle);
         }
-        running.members += 1;
-        let id = running.members;
+        running.last_member += 1;
+        let id = running.last_member;
         let Some(handle) = running.by_key.get(&key) else {
             return Err(AgentError::Internal("the instance that was just started is gone".into()));
         };
-        let member = Member::new(id, selector, began, Arc::clone(outbox), greet(&handle.about));
+        let member = Member::new(id, wish, greet(&handle.about, id));
         let membership = Membership {
             member: id,
             commands: handle.commands.clone(),

@@ -57,7 +57,18 @@ impl Ledger {
 
     /// Notes that so many records of a slot were lost.
     pub(crate) fn add(&mut self, stage: Stage, reason: &'static str, slot: u32, count: u64) {
+        if count == 0 {
+            return;
+        }
         *self.open.entry((stage, reason, slot)).or_default() += count;
+    }
+
+    /// Takes over what another was to tell.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.since_ns = self.since_ns.min(other.since_ns);
+        for ((stage, reason, slot), count) in other.open {
+            self.add(stage, reason, slot, count);
+        }
     }
 
     /// The losses since the last call. `owner` finds a cgroup of a slot.

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gadgets::record::{FLAG_SETUP, Header};
 use gadgets::spec::Selector;
-use gadgets::wire::{Dictionary, Frame, Gap, Heartbeat, Stage, Trailer};
+use gadgets::wire::{Dictionary, Frame, Gap, Heartbeat, Resume, Stage, Trailer};
 
 use crate::clock;
 use crate::loss::Ledger;
@@ -23,9 +23,31 @@ const ENTRIES: usize = 50;
 /// Bytes of labels that a pod may have in it; Kubernetes has no limit of its own, a frame has.
 const LABEL_BYTES: usize = 16 << 10;
 
+/// How long a session that broke off is counted for, so that one that goes on from it can tell what it missed.
+const LINGER: Duration = Duration::from_secs(5);
+const TOO_SLOW: &str = "the client reads too slowly";
+const BROKEN: &str = "the connection broke off";
+
+/// What a session asks for.
+pub(crate) struct Wish {
+    pub(crate) selector: Selector,
+    /// How long ago the user began to look.
+    pub(crate) began: Duration,
+    /// What arrived of the session that it goes on from.
+    pub(crate) resumed: Option<Resume>,
+    /// Where its frames go.
+    pub(crate) outbox: Arc<Outbox>,
+}
+
 /// One session's share of an instance.
 pub(crate) struct Member {
     pub(crate) id: u64,
+    /// What arrived of the session that it goes on from.
+    pub(crate) resumed: Option<Resume>,
+    /// The client wants what has happened until now, and then the end: at most so many bytes of the ring are that.
+    pub(crate) unread: Option<usize>,
+    /// When it broke off. From then on its records are counted and not kept.
+    broken: Option<Instant>,
     pub(crate) selector: Selector,
     pub(crate) outbox: Arc<Outbox>,
     /// The first frames, until they are sent.
@@ -51,10 +73,14 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(id: u64, selector: Selector, began: Duration, outbox: Arc<Outbox>, greeting: Vec<Frame>) -> Self {
+    pub(crate) fn new(id: u64, wish: Wish, greeting: Vec<Frame>) -> Self {
+        let Wish { selector, began, resumed, outbox } = wish;
         let began = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX);
         Self {
             id,
+            resumed,
+            unread: None,
+            broken: None,
             selector,
             outbox,
             greeting,
@@ -111,6 +137,10 @@ impl Member {
         if !wanted {
             return false;
         }
+        if self.broken.is_some() {
+            self.ledger.add(Stage::Stream, BROKEN, header.slot, 1);
+            return true;
+        }
         if let Some(cgroup) = cgroup
             && self.told.get(&id).is_none_or(|told| !Arc::ptr_eq(told, cgroup))
         {
@@ -149,24 +179,50 @@ impl Member {
             return;
         }
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_BYTES));
-        let mut frames: Vec<Frame> = self.untold.chunks(ENTRIES).map(dictionary).collect();
+        let mut needed: Vec<Frame> = self.untold.chunks(ENTRIES).map(dictionary).collect();
         if !self.gone.is_empty() {
             let gone = self.gone.clone();
-            frames.insert(0, Frame::Dictionary(Dictionary { gone, ..Dictionary::default() }));
+            needed.insert(0, Frame::Dictionary(Dictionary { gone, ..Dictionary::default() }));
         }
-        frames.push(Frame::Batch(batch));
-        if self.outbox.offer(&frames) {
+        let offered = self.outbox.offer(&needed, batch);
+        if offered.is_ok() {
             self.untold.clear();
             self.gone.clear();
-            self.sent += self.in_batch;
-        } else if let Some(Frame::Batch(batch)) = frames.pop() {
-            let mut rest = batch.as_slice();
-            while let Ok(header) = Header::read(rest) {
-                self.ledger.add(Stage::AgentQueue, "the client reads too slowly", header.slot, 1);
-                rest = &rest[header.size as usize..];
-            }
         }
+        let (Ok(refused) | Err(refused)) = offered;
+        self.sent += self.in_batch - refused.values().sum::<u64>();
+        let (stage, reason) =
+            if self.outbox.is_broken() { (Stage::Stream, BROKEN) } else { (Stage::AgentQueue, TOO_SLOW) };
+        refused.into_iter().for_each(|(slot, count)| self.ledger.add(stage, reason, slot, count));
         self.in_batch = 0;
+    }
+
+    /// The connection is gone: what it would have sent from now on is only counted.
+    pub(crate) fn break_off(&mut self) {
+        self.flush();
+        self.broken.get_or_insert_with(Instant::now);
+    }
+
+    /// Whether what it would get now can as well wait in the ring.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.broken.is_none() && self.outbox.is_congested()
+    }
+
+    /// Whether nobody has gone on from it in time.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.broken.is_some_and(|since| since.elapsed() > LINGER)
+    }
+
+    /// Goes on from a session that broke off: what that one was to tell is told here, and what did not arrive of it is lost.
+    pub(crate) fn go_on_from(&mut self, mut former: Self, arrived: &Resume) {
+        // It may not have noticed yet.
+        former.outbox.break_off();
+        former.break_off();
+        let underway = (former.sent + former.lost).saturating_sub(arrived.records + arrived.lost);
+        self.ledger.absorb(former.ledger);
+        self.ledger.add(Stage::Stream, BROKEN, slots::SHARED, underway);
+        // Nothing was missed in between.
+        self.began_ns = clock::boot_ns();
     }
 
     /// Whether losses of a slot are its losses.
@@ -180,8 +236,20 @@ impl Member {
         }
     }
 
+    /// Tells the rest, and the sums.
+    pub(crate) fn conclude(&mut self, tracker: &Tracker) {
+        self.flush();
+        self.report(tracker, None);
+        self.outbox.put(&Frame::Trailer(Trailer { records: self.sent, lost: self.lost, gaps: self.gaps }));
+        self.outbox.close();
+    }
+
     /// Tells of losses, and of being alive if `complete_to` is given.
     pub(crate) fn report(&mut self, tracker: &Tracker, complete_to: Option<u64>) {
+        // It is for whoever goes on from here to tell.
+        if self.broken.is_some() {
+            return;
+        }
         let owner = |slot| {
             if slot == slots::SHARED {
                 return None;
@@ -197,10 +265,10 @@ impl Member {
                 self.outbox.put(&Frame::Loss(loss));
             }
         }
-        if let Some(complete_to) = complete_to {
-            // Not worth memory while the client does not read.
-            let heartbeat = Heartbeat { clock: Some(clock::now()), complete_to_ns: Some(complete_to) };
-            self.outbox.offer(&[Frame::Heartbeat(heartbeat)]);
+        // Not worth memory while the client does not read.
+        if let Some(complete_to) = complete_to.filter(|_| self.outbox.has_room()) {
+            let heartbeat = Heartbeat { clock: Some(clock::now()), complete_to_ns: Some(complete_to), allowed: None };
+            self.outbox.put(&Frame::Heartbeat(heartbeat));
         }
     }
 
@@ -217,11 +285,6 @@ impl Member {
     pub(crate) fn tell_gap(&mut self, gap: &Gap) {
         self.gaps += 1;
         self.outbox.put(&Frame::Gap(gap.clone()));
-    }
-
-    /// Its sums.
-    pub(crate) fn trailer(&self) -> Trailer {
-        Trailer { records: self.sent, lost: self.lost, gaps: self.gaps }
     }
 }
 

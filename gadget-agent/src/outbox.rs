@@ -1,14 +1,17 @@
 //! What waits to be written to one client.
 //!
 //! Records are let in up to a limit and refused beyond it, so that a client that does not read costs bounded memory
-//! and its losses are counted. What explains the stream (hello, loss, trailer) is small and always let in.
+//! and its losses are counted; no pod may take all of it. A client says how much it can take
+//! ([`gadgets::wire::Heartbeat::allowed`]), and gets no more. What explains the stream (hello, loss, trailer) is small and always let in.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gadgets::wire::Frame;
+use gadgets::record::records;
+use gadgets::shares::Shares;
+use gadgets::wire::{Frame, HEARTBEAT_SECONDS, Heartbeat};
 
 use crate::sync::lock;
 
@@ -16,16 +19,17 @@ use crate::sync::lock;
 const LIMIT: usize = 8 << 20;
 
 /// The queue between those who produce frames and the thread that writes them.
-#[derive(Default)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct State {
-    frames: VecDeque<Vec<u8>>,
-    bytes: usize,
+    frames: VecDeque<Encoded>,
+    /// What waits, by slot.
+    shares: Shares<u32>,
+    /// Bytes of batches that may be written, all together.
+    allowed: u64,
     /// Nothing more will come.
     closed: bool,
     /// Frames are on their way out.
@@ -34,19 +38,50 @@ struct State {
     broken: bool,
 }
 
+/// A frame's bytes.
+struct Encoded {
+    bytes: Vec<u8>,
+    is_batch: bool,
+}
+
+/// Records of a batch that were not let in, by slot.
+pub(crate) type Refused = BTreeMap<u32, u64>;
+
+impl Default for Outbox {
+    fn default() -> Self {
+        let shares = Shares::of(LIMIT);
+        let frames = VecDeque::new();
+        let state = State { frames, shares, allowed: u64::MAX, closed: false, writing: false, broken: false };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+}
+
 impl Outbox {
-    /// Queues frames that belong together, unless too much is waiting. Returns whether they were taken.
-    pub(crate) fn offer(&self, frames: &[Frame]) -> bool {
-        let encoded: Vec<_> = frames.iter().filter_map(encode).collect();
-        let size: usize = encoded.iter().map(Vec::len).sum();
+    /// Queues a batch behind the frames that it needs to be understood, as far as there is room. `Err` if nothing at all
+    /// was queued.
+    pub(crate) fn offer(&self, needed: &[Frame], mut batch: Vec<u8>) -> Result<Refused, Refused> {
         let mut state = self.lock();
-        if state.closed || state.broken || state.bytes + size > LIMIT {
-            return false;
+        let mut refused = Refused::new();
+        let is_open = !state.closed && !state.broken;
+        if !(is_open && state.shares.admit_all(batch.len())) {
+            let mut admitted = Vec::with_capacity(batch.len());
+            for record in records(&batch).map_while(Result::ok) {
+                let slot = record.header.slot;
+                if is_open && state.shares.admit(slot, record.bytes.len()) {
+                    admitted.extend_from_slice(record.bytes);
+                } else {
+                    *refused.entry(slot).or_default() += 1;
+                }
+            }
+            batch = admitted;
         }
-        state.bytes += size;
+        if batch.is_empty() {
+            return Err(refused);
+        }
+        let encoded = needed.iter().filter_map(encode).chain(encode(&Frame::Batch(batch)));
         state.frames.extend(encoded);
         self.changed.notify_all();
-        true
+        Ok(refused)
     }
 
     /// Queues a frame whatever is waiting.
@@ -54,15 +89,28 @@ impl Outbox {
         let Some(encoded) = encode(frame) else { return };
         let mut state = self.lock();
         if !state.closed && !state.broken {
-            state.bytes += encoded.len();
+            state.shares.force(encoded.bytes.len());
             state.frames.push_back(encoded);
             self.changed.notify_all();
         }
     }
 
+    /// The client can take so many bytes of batches, all together.
+    pub(crate) fn allow(&self, bytes: Option<u64>) {
+        if let Some(bytes) = bytes {
+            self.lock().allowed = bytes;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Whether so much waits that what can wait elsewhere should.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.lock().shares.has_much()
+    }
+
     /// Whether something that can wait should be put in now.
     pub(crate) fn has_room(&self) -> bool {
-        self.lock().bytes < LIMIT
+        self.lock().shares.has_room()
     }
 
     /// Says that nothing more will come. What waits is still written.
@@ -76,7 +124,7 @@ impl Outbox {
         let mut state = self.lock();
         state.broken = true;
         state.frames.clear();
-        state.bytes = 0;
+        state.shares.clear();
         self.changed.notify_all();
     }
 
@@ -94,6 +142,7 @@ impl Outbox {
 
     /// Writes frames as they come, until the queue is closed and empty, or broken.
     pub(crate) fn write_to(&self, mut output: impl Write) {
+        let mut written = 0;
         loop {
             let mut state = self.lock();
             state.writing = false;
@@ -102,18 +151,42 @@ impl Outbox {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             let frames = std::mem::take(&mut state.frames);
-            state.bytes = 0;
+            state.shares.clear();
             state.writing = true;
             if frames.is_empty() || state.broken {
                 state.writing = false;
                 return self.changed.notify_all();
             }
             drop(state);
-            if let Err(error) = write_all(&frames, &mut output) {
+            if let Err(error) = self.write_all(&frames, &mut written, &mut output) {
                 tracing::debug!("the client is gone: {error}");
                 return self.break_off();
             }
         }
+    }
+
+    /// Writes frames, each batch when it may be. `written` counts the bytes of batches so far.
+    fn write_all(&self, frames: &VecDeque<Encoded>, written: &mut u64, output: &mut impl Write) -> io::Result<()> {
+        for frame in frames {
+            if frame.is_batch {
+                while !self.wait_until_allowed(*written) {
+                    // The client must not think that nobody is here.
+                    output.write_all(&Frame::Heartbeat(Heartbeat::default()).encode().unwrap_or_default())?;
+                    output.flush()?;
+                }
+                *written += frame.bytes.len() as u64;
+            }
+            output.write_all(&frame.bytes)?;
+        }
+        output.flush()
+    }
+
+    /// Waits until another batch may be written, or nobody wants it any more, for as long as the agent may be silent.
+    fn wait_until_allowed(&self, written: u64) -> bool {
+        let must_wait = |state: &mut State| !state.broken && written >= state.allowed;
+        let at_most = Duration::from_secs(HEARTBEAT_SECONDS);
+        let waited = self.changed.wait_timeout_while(self.lock(), at_most, must_wait);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -121,34 +194,75 @@ impl Outbox {
     }
 }
 
-fn write_all(frames: &VecDeque<Vec<u8>>, output: &mut impl Write) -> io::Result<()> {
-    for frame in frames {
-        output.write_all(frame)?;
-    }
-    output.flush()
-}
-
-fn encode(frame: &Frame) -> Option<Vec<u8>> {
-    frame.encode().inspect_err(|error| tracing::error!("a frame was dropped: {error}")).ok()
+fn encode(frame: &Frame) -> Option<Encoded> {
+    let bytes = frame.encode().inspect_err(|error| tracing::error!("a frame was dropped: {error}")).ok()?;
+    Some(Encoded { bytes, is_batch: matches!(frame, Frame::Batch(_)) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gadgets::decoder::Decoder;
+    use std::io::Read as _;
+    use std::sync::Arc;
+
+    /// A batch of records of one slot, each of 1 KiB.
+    fn batch(slot: u32, records: usize) -> Vec<u8> {
+        let mut record = vec![0; 1 << 10];
+        record[..4].copy_from_slice(&(1u32 << 10).to_le_bytes());
+        record[24..28].copy_from_slice(&slot.to_le_bytes());
+        record.repeat(records)
+    }
 
     #[test]
     fn records_are_refused_when_too_many_wait_and_the_rest_never() {
         let outbox = Outbox::default();
-        let batch = [Frame::Batch(vec![0; 1 << 20])];
-        let taken = (0..20).take_while(|_| outbox.offer(&batch)).count();
-        assert_eq!(taken, 7);
+        let mut refused = 0;
+        for _ in 0..20 {
+            let (Ok(of_batch) | Err(of_batch)) = outbox.offer(&[], batch(7, 1000));
+            assert!(of_batch.keys().all(|slot| *slot == 7));
+            refused += of_batch.values().sum::<u64>();
+        }
+        assert!(refused > 20_000 - (LIMIT as u64 >> 10));
+        // It is one pod's doing, and another's are taken.
+        assert_eq!(outbox.offer(&[], batch(8, 100)), Ok(Refused::new()));
         outbox.put(&Frame::Stop);
         outbox.close();
         assert!(!outbox.wait_until_done(Duration::ZERO));
         let mut written = Vec::new();
         outbox.write_to(&mut written);
         assert!(outbox.wait_until_done(Duration::ZERO));
-        assert_eq!(written.len(), 7 * ((1 << 20) + 5) + 5);
+        let taken = 20_100 - usize::try_from(refused).expect("fewer than there were");
+        assert_eq!(written.len() >> 10, taken);
+    }
+
+    #[test]
+    fn a_client_gets_no_more_than_it_can_take() {
+        let outbox = Arc::new(Outbox::default());
+        outbox.allow(Some(150 << 10));
+        for _ in 0..4 {
+            assert_eq!(outbox.offer(&[], batch(1, 100)), Ok(Refused::new()));
+        }
+        outbox.close();
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let writing = Arc::clone(&outbox);
+        let writer = std::thread::spawn(move || writing.write_to(writer));
+        let mut decoder = Decoder::default();
+        let mut next = || loop {
+            match decoder.next_frame() {
+                Ok(Some(frame)) => return frame,
+                _ => {
+                    let mut bytes = [0; 1 << 10];
+                    let read = reader.read(&mut bytes).expect("bytes");
+                    decoder.push(&bytes[..read]);
+                }
+            }
+        };
+        assert!(matches!((next(), next()), (Frame::Batch(_), Frame::Batch(_))));
+        assert!(matches!(next(), Frame::Heartbeat(_)));
+        outbox.allow(Some(u64::MAX));
+        assert!(matches!((next(), next()), (Frame::Batch(_), Frame::Batch(_))));
+        writer.join().expect("all is written");
     }
 
     #[test]
@@ -166,6 +280,6 @@ mod tests {
         outbox.put(&Frame::Stop);
         outbox.write_to(Gone);
         assert!(outbox.is_broken() && outbox.wait_until_done(Duration::ZERO));
-        assert!(!outbox.offer(&[Frame::Stop]));
+        assert_eq!(outbox.offer(&[], batch(1, 2)), Err(Refused::from([(1, 2)])));
     }
 }

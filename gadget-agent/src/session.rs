@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use gadgets::decoder::Decoder;
 use gadgets::spec::{RING_BYTES_MAX, RING_BYTES_MIN, RunSpec};
-use gadgets::wire::{Failure, FailureKind, Frame, Hello, Node, SILENCE_SECONDS, Trailer, VERSION, WireError};
+use gadgets::wire::{Failure, FailureKind, Frame, Hello, Node, Resume, SILENCE_SECONDS, Trailer, VERSION, WireError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::agent::Agent;
 use crate::clock;
 use crate::error::AgentError;
 use crate::instance::{About, Key, Membership};
+use crate::member::Wish;
 use crate::outbox::Outbox;
 use crate::server;
 use crate::sizes;
@@ -128,12 +129,13 @@ fn converse(agent: &Agent, input: impl Read + AsFd, outbox: &Arc<Outbox>) -> Res
         [own_hello(agent, None), status, Frame::Trailer(Trailer::default())].iter().for_each(|frame| outbox.put(frame));
         return Ok(());
     }
+    outbox.allow(hello.allowed);
     let run = hello.run.ok_or_else(|| AgentError::Usage("the client did not say what to run".into()))?;
     let mut followed = Followed { agent, paths: Vec::new() };
-    let membership = join(agent, run, outbox, &mut followed)?;
+    let membership = join(agent, run, hello.resume, outbox, &mut followed)?;
     loop {
         match frames.next(outbox)? {
-            Some(Frame::Heartbeat(_)) => {}
+            Some(Frame::Heartbeat(heartbeat)) => outbox.allow(heartbeat.allowed),
             // The client stays until it has read the trailer, and then goes.
             Some(Frame::Stop) => membership.finish(),
             Some(other) => return Err(AgentError::Protocol(format!("a {} frame from a client", other.name()))),
@@ -157,6 +159,7 @@ impl Drop for Followed<'_> {
 fn join(
     agent: &Agent,
     mut run: RunSpec,
+    resumed: Option<Resume>,
     outbox: &Arc<Outbox>,
     followed: &mut Followed<'_>,
 ) -> Result<Membership, AgentError> {
@@ -183,12 +186,15 @@ fn join(
     let schema = gadget.schema().map_err(|error| AgentError::internal("read the gadget's schema", error))?;
     let key = Key { gadget: gadget.name, constants, variants: run.variants, ring_bytes };
     let began = Duration::from_millis(run.began_ms_ago);
-    agent.instances.join(gadget, key, run.selector, began, outbox, |about| {
-        vec![own_hello(agent, Some(about)), Frame::Schema(schema)]
-    })
+    let wish = Wish { selector: run.selector, began, resumed, outbox: Arc::clone(outbox) };
+    agent
+        .instances
+        .join(gadget, key, wish, |about, session| vec![own_hello(agent, Some((about, session))), Frame::Schema(schema)])
 }
 
-fn own_hello(agent: &Agent, about: Option<&About>) -> Frame {
+/// What an agent says first: of the gadget that runs, and the session, if there is one.
+fn own_hello(agent: &Agent, runs: Option<(&About, u64)>) -> Frame {
+    let (about, session) = runs.unzip();
     let node = Node {
         name: agent.node.clone(),
         kernel: crate::host::kernel(),
@@ -197,7 +203,7 @@ fn own_hello(agent: &Agent, about: Option<&About>) -> Frame {
         degraded: about.map(|about| about.degraded.clone()).unwrap_or_default(),
     };
     let software = env!("CARGO_PKG_VERSION").to_owned();
-    Frame::Hello(Box::new(Hello { version: VERSION, software, node: Some(node), ..Hello::default() }))
+    Frame::Hello(Box::new(Hello { version: VERSION, software, node: Some(node), session, ..Hello::default() }))
 }
 
 /// The client's frames.

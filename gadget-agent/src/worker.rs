@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use gadgets::record::{HEADER_SIZE, Header};
 use gadgets::schema::Schema;
-use gadgets::wire::{Frame, Gap, Stage};
+use gadgets::wire::{Gap, Stage};
 
 use crate::clock;
 use crate::error::AgentError;
@@ -30,6 +30,13 @@ const TICK: Duration = Duration::from_millis(500);
 /// A record's time is taken a moment before it can be read. What is older than this has arrived.
 const SETTLED_NS: u64 = 10_000_000;
 
+/// What was taken out of the ring.
+struct Drained {
+    records: usize,
+    /// There was no more.
+    is_all: bool,
+}
+
 /// Owns everything that an instance has loaded; dropping it unloads it.
 pub(crate) struct Worker {
     instances: Arc<Instances>,
@@ -49,6 +56,8 @@ pub(crate) struct Worker {
     generation: u64,
     /// Records out of the ring, back to back.
     records: Vec<u8>,
+    /// Everything of before this was handed out or is held.
+    drained_to: u64,
     /// Records of containers whose names are not known yet.
     held: VecDeque<Vec<u8>>,
     held_bytes: usize,
@@ -85,6 +94,7 @@ impl Worker {
             cgroups: HashMap::new(),
             generation: 0,
             records: Vec::new(),
+            drained_to: clock::boot_ns(),
             held: VecDeque::new(),
             held_bytes: 0,
         })
@@ -99,17 +109,20 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let mut last_tick = Instant::now();
         loop {
-            let drained_to = clock::boot_ns();
-            let taken = self.drain();
-            self.obey(drained_to);
+            let drained = self.drain();
+            self.conclude(drained.is_all);
+            self.obey();
             if self.members.is_empty() && self.end() {
                 return;
             }
             if last_tick.elapsed() >= TICK {
                 last_tick = Instant::now();
-                self.tick(drained_to);
+                self.tick();
+                self.members.retain(|member| !member.is_given_up());
             }
-            if taken > 0 || !self.held.is_empty() {
+            if self.is_congested() {
+                self.ring.pause(NAP);
+            } else if drained.records > 0 || !self.held.is_empty() {
                 self.ring.nap(NAP);
             } else {
                 self.ring.sleep(TICK);
@@ -122,43 +135,68 @@ impl Worker {
         let instances = Arc::clone(&self.instances);
         let (key, bit) = (self.key.clone(), self.bit);
         instances.remove_if(&key, bit, || {
-            self.obey(clock::boot_ns());
+            self.obey();
             self.members.is_empty()
         })
     }
 
-    fn obey(&mut self, drained_to: u64) {
+    fn obey(&mut self) {
+        let mut has_news = false;
         while let Ok(command) = self.inbox.try_recv() {
-            self.obey_one(command, drained_to);
-        }
-    }
-
-    fn obey_one(&mut self, command: Command, drained_to: u64) {
-        match command {
-            Command::Join(member) => self.members.push(*member),
-            Command::Leave { member, finish } => {
-                if finish {
-                    // All that happened before now is in the ring: once round, and what was lost, and it is complete.
-                    self.drain();
-                    self.tick(drained_to);
+            has_news = true;
+            match command {
+                Command::Join(member) => self.join(*member),
+                Command::Leave { member, finish } => {
+                    let leaving = self.members.iter_mut().find(|candidate| candidate.id == member);
+                    match leaving {
+                        Some(leaving) if finish => leaving.unread = Some(self.key.ring_bytes as usize),
+                        Some(leaving) => leaving.break_off(),
+                        None => {}
+                    }
                 }
-                let Some(at) = self.members.iter().position(|candidate| candidate.id == member) else { return };
-                let mut member = self.members.swap_remove(at);
-                if finish {
-                    self.hand_out_unnamed(&mut member);
-                    member.report(&self.tracker, None);
-                    member.outbox.put(&Frame::Trailer(member.trailer()));
-                }
-                member.outbox.close();
             }
         }
-        let wanted = self.members.iter().map(|member| member.selector.clone()).collect();
-        self.tracker.set_interest(self.bit, Some(wanted));
-        self.members.iter_mut().for_each(|member| member.greet(&self.tracker));
+        if has_news {
+            self.show_interest();
+            // Not before: from here on every event is seen.
+            self.members.iter_mut().for_each(|member| member.greet(&self.tracker));
+            self.ring.alarm().ring();
+        }
     }
 
-    /// Hands out all that is in the ring now. Returns how many records that were.
-    fn drain(&mut self) -> usize {
+    fn join(&mut self, mut member: Member) {
+        if let Some(arrived) = member.resumed
+            && let Some(at) = self.members.iter().position(|former| former.id == arrived.session)
+        {
+            member.go_on_from(self.members.swap_remove(at), &arrived);
+        }
+        self.members.push(member);
+    }
+
+    fn show_interest(&self) {
+        let wanted = self.members.iter().map(|member| member.selector.clone()).collect();
+        self.tracker.set_interest(self.bit, Some(wanted));
+    }
+
+    /// Ends the part of those who are leaving, once they have got what was in the ring when they said so.
+    fn conclude(&mut self, is_all: bool) {
+        let is_done = |member: &Member| member.unread.is_some_and(|unread| is_all || unread == 0);
+        if !self.members.iter().any(is_done) {
+            return;
+        }
+        self.tick();
+        let (leaving, staying): (Vec<_>, _) = std::mem::take(&mut self.members).into_iter().partition(is_done);
+        self.members = staying;
+        for mut member in leaving {
+            self.hand_out_unnamed(&mut member);
+            member.conclude(&self.tracker);
+        }
+        self.show_interest();
+    }
+
+    /// Hands out what is in the ring now, unless it is better left there.
+    fn drain(&mut self) -> Drained {
+        let now = clock::boot_ns();
         let generation = self.tracker.generation();
         if generation != self.generation {
             self.generation = generation;
@@ -166,22 +204,31 @@ impl Worker {
             self.members.iter_mut().for_each(|member| member.decide_again(&self.tracker));
         }
         self.hand_out_held();
-        let mut total = 0;
+        let mut drained = Drained { records: 0, is_all: false };
         let most = self.key.ring_bytes as usize / HEADER_SIZE;
         let mut records = std::mem::take(&mut self.records);
-        loop {
+        // The ring may fill as fast as it is read, and commands must not wait for ever.
+        while !drained.is_all && drained.records <= most && !self.is_congested() {
             records.clear();
             let taken = self.ring.take(&mut records);
             self.hand_out(&records);
-            total += taken;
-            // The ring may fill as fast as it is read, and commands must not wait for ever.
-            if taken == 0 || total > most {
-                break;
+            for unread in self.members.iter_mut().filter_map(|member| member.unread.as_mut()) {
+                *unread = unread.saturating_sub(records.len());
             }
+            drained.records += taken;
+            drained.is_all = taken == 0;
         }
         self.records = records;
         self.members.iter_mut().for_each(Member::flush);
-        total
+        if drained.is_all {
+            self.drained_to = now;
+        }
+        drained
+    }
+
+    /// Whether no member can take anything: then nobody loses by it if records wait in the ring.
+    fn is_congested(&self) -> bool {
+        !self.members.is_empty() && self.members.iter().all(Member::is_congested)
     }
 
     fn hand_out(&mut self, records: &[u8]) {
@@ -262,13 +309,13 @@ impl Worker {
     }
 
     /// Tells the members what was lost, and that the agent lives.
-    fn tick(&mut self, drained_to: u64) {
+    fn tick(&mut self) {
         let tracker = &self.tracker;
         for (slot, count) in self.kernel_loss.read() {
             let in_slot = tracker.in_slot(slot);
             for member in &mut self.members {
                 if member.wants_slot(slot, &in_slot) {
-                    member.ledger.add(Stage::KernelRing, "the ring was full", slot, count);
+                    member.ledger.add(Stage::KernelRing, "more came at once than the ring has room for", slot, count);
                 }
             }
         }
@@ -276,7 +323,7 @@ impl Worker {
         self.gaps_seen = seen;
         gaps.extend(new_misses(&mut self.missed, load::missed_runs(&self.attached.object)));
         let held_from = self.held.front().and_then(|record| Header::read(record).ok()).map(|header| header.time);
-        let complete_to = drained_to.saturating_sub(SETTLED_NS).min(held_from.unwrap_or(u64::MAX));
+        let complete_to = self.drained_to.saturating_sub(SETTLED_NS).min(held_from.unwrap_or(u64::MAX));
         for member in &mut self.members {
             gaps.iter().for_each(|gap| member.tell_gap(gap));
             member.report(tracker, Some(complete_to));

@@ -1,11 +1,13 @@
 //! From values to text: safe on a terminal, lossless in JSON.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use serde::Serialize;
 
 use crate::errno;
 use crate::record::Value;
@@ -54,47 +56,53 @@ pub fn cell(value: &Value<'_>, kind: Kind) -> String {
 ///
 /// Text that is not UTF-8 has its bytes replaced by U+FFFD, and the bytes themselves in `NAME_base64`. `NAME_truncated`
 /// is there, and true, if something was cut off. A number that has a name has it in `NAME_name`.
-pub fn json(value: &Value<'_>, field: &Field, out: &mut String) {
+pub fn json(value: &Value<'_>, field: &Field, out: &mut Vec<u8>) {
+    let name = &field.name;
     match value {
-        Value::Unsigned(number) => member(&field.name, "", number, out),
+        Value::Unsigned(number) => member(name, "", number, out),
         Value::Signed(number) => {
-            member(&field.name, "", number, out);
+            member(name, "", number, out);
             if field.kind == Kind::Errno
-                && let Some(name) = errno::name(*number)
+                && let Some(known) = errno::name(*number)
             {
-                member(&field.name, "_name", name, out);
+                member(name, "_name", known, out);
             }
         }
-        Value::Bool(truth) => member(&field.name, "", truth, out),
+        Value::Bool(truth) => member(name, "", truth, out),
         Value::Text { bytes, cut } => {
-            member(&field.name, "", &String::from_utf8_lossy(bytes), out);
-            if std::str::from_utf8(bytes).is_err() {
-                member(&field.name, "_base64", &BASE64_STANDARD.encode(bytes), out);
+            match std::str::from_utf8(bytes) {
+                Ok(text) => member(name, "", text, out),
+                Err(_) => {
+                    member(name, "", &String::from_utf8_lossy(bytes), out);
+                    member(name, "_base64", &BASE64_STANDARD.encode(bytes), out);
+                }
             }
             truncated(*cut, field, out);
         }
         Value::List(list) => {
             let texts: Vec<_> = list.iter().map(String::from_utf8_lossy).collect();
-            member(&field.name, "", &texts, out);
+            member(name, "", &texts, out);
             if list.iter().any(|text| std::str::from_utf8(text).is_err()) {
                 let encoded: Vec<_> = list.iter().map(|text| BASE64_STANDARD.encode(text)).collect();
-                member(&field.name, "_base64", &encoded, out);
+                member(name, "_base64", &encoded, out);
             }
             truncated(list.cut, field, out);
         }
-        Value::Opaque(bytes) => member(&field.name, "_base64", &BASE64_STANDARD.encode(bytes), out),
+        Value::Opaque(bytes) => member(name, "_base64", &BASE64_STANDARD.encode(bytes), out),
     }
 }
 
-fn truncated(cut: bool, field: &Field, out: &mut String) {
+fn truncated(cut: bool, field: &Field, out: &mut Vec<u8>) {
     if cut {
         member(&field.name, "_truncated", &true, out);
     }
 }
 
-fn member<T: serde::Serialize + ?Sized>(name: &str, suffix: &str, value: &T, out: &mut String) {
-    // Names come from C identifiers, values are strings, numbers and lists of them: neither can fail.
-    let _ = write!(out, ",\"{name}{suffix}\":{}", serde_json::to_string(value).unwrap_or_default());
+/// Adds `,"NAMESUFFIX":VALUE` to a JSON object. The name must need no escapes, as a C identifier.
+pub fn member<T: Serialize + ?Sized>(name: &str, suffix: &str, value: &T, out: &mut Vec<u8>) {
+    [",\"", name, suffix, "\":"].iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    // Strings, numbers, and lists and maps of them: none can fail.
+    let _ = serde_json::to_writer(out, value);
 }
 
 /// Adds text in a form that a terminal shows and does not obey: control characters, bytes that are not UTF-8 and
@@ -125,9 +133,13 @@ pub fn escape(text: &[u8], out: &mut String) {
 
 /// The same JSON with characters that a terminal would obey, or that hide or reorder what is around them, as `\u`
 /// escapes. Outside of strings JSON has none of them, so nothing else changes.
-pub fn safe_json(json: &str) -> String {
+pub fn safe_json(json: &[u8]) -> Cow<'_, [u8]> {
+    // All of them, so that the processor can look at many at once.
+    if json.iter().fold(true, |plain, byte| plain & (b' '..=b'~').contains(byte)) {
+        return Cow::Borrowed(json);
+    }
     let mut out = String::with_capacity(json.len());
-    for character in json.chars() {
+    for character in String::from_utf8_lossy(json).chars() {
         if character.is_control() || is_invisible(character) {
             for unit in character.encode_utf16(&mut [0; 2]) {
                 let _ = write!(out, "\\u{unit:04x}");
@@ -136,7 +148,7 @@ pub fn safe_json(json: &str) -> String {
             out.push(character);
         }
     }
-    out
+    Cow::Owned(out.into_bytes())
 }
 
 /// Characters that change how others look, or look like nothing (Unicode's Cf, Zl and Zp as far as they matter here).
@@ -173,16 +185,55 @@ fn duration(ns: u64) -> String {
 
 /// A moment in UTC, RFC 3339, nine digits of a second. `wall_ns` counts from 1970.
 pub fn rfc3339(wall_ns: u64) -> String {
-    format!("{:.9}", timestamp(wall_ns))
+    TimeFormat::rfc3339().of(wall_ns).to_owned()
 }
 
-/// The time of day in a time zone, `HH:MM:SS.mmm`. `wall_ns` counts from 1970.
-pub fn time_of_day(wall_ns: u64, zone: &TimeZone) -> String {
-    timestamp(wall_ns).to_zoned(zone.clone()).strftime("%H:%M:%S%.3f").to_string()
+/// A way to write moments. Most are in the same second as the one before: what they have in common is kept.
+#[derive(Debug)]
+pub struct TimeFormat {
+    /// Down to the second.
+    pattern: &'static str,
+    zone: TimeZone,
+    /// Of the second: digits, and what follows them.
+    fraction: (usize, &'static str),
+    second: Option<u64>,
+    text: String,
+    /// Bytes of `text` down to the second.
+    common: usize,
 }
 
-fn timestamp(wall_ns: u64) -> Timestamp {
-    Timestamp::from_nanosecond(i128::from(wall_ns)).unwrap_or(Timestamp::MAX)
+impl TimeFormat {
+    /// In UTC, RFC 3339, nine digits of a second.
+    pub fn rfc3339() -> Self {
+        Self::new("%Y-%m-%dT%H:%M:%S", TimeZone::UTC, (9, "Z"))
+    }
+
+    /// The time of day in a time zone, `HH:MM:SS.mmm`.
+    pub fn time_of_day(zone: TimeZone) -> Self {
+        Self::new("%H:%M:%S", zone, (3, ""))
+    }
+
+    fn new(pattern: &'static str, zone: TimeZone, fraction: (usize, &'static str)) -> Self {
+        Self { pattern, zone, fraction, second: None, text: String::new(), common: 0 }
+    }
+
+    /// The text of a moment in ns since 1970.
+    pub fn of(&mut self, wall_ns: u64) -> &str {
+        const SECOND: u64 = 1_000_000_000;
+        let second = wall_ns / SECOND;
+        if self.second != Some(second) {
+            self.second = Some(second);
+            let timestamp = Timestamp::from_nanosecond(i128::from(wall_ns)).unwrap_or(Timestamp::MAX);
+            self.text = timestamp.to_zoned(self.zone.clone()).strftime(self.pattern).to_string();
+            self.common = self.text.len();
+        }
+        let (digits, suffix) = self.fraction;
+        self.text.truncate(self.common);
+        let _ = write!(self.text, ".{:09}", wall_ns % SECOND);
+        self.text.truncate(self.common + 1 + digits);
+        self.text.push_str(suffix);
+        &self.text
+    }
 }
 
 #[cfg(test)]
@@ -203,9 +254,11 @@ mod tests {
 
     fn as_json(value: &Value<'_>, kind: Kind) -> serde_json::Value {
         let field = Field { name: "f".into(), offset: 0, size: 4, kind, doc: String::new() };
-        let mut out = String::new();
+        let mut out = Vec::new();
         json(value, &field, &mut out);
-        serde_json::from_str(&format!("{{{}}}", &out[1..])).expect("JSON")
+        out[0] = b'{';
+        out.push(b'}');
+        serde_json::from_slice(&out).expect("JSON")
     }
 
     /// A record with one list, as the kernel would write it.
@@ -250,7 +303,10 @@ mod tests {
     fn times_are_exact() {
         let ns = 1_795_248_000_123_456_789;
         assert_eq!(rfc3339(ns), "2026-11-21T08:00:00.123456789Z");
-        assert_eq!(time_of_day(ns, &TimeZone::UTC), "08:00:00.123");
+        let mut time_of_day = TimeFormat::time_of_day(TimeZone::UTC);
+        assert_eq!(time_of_day.of(ns), "08:00:00.123");
+        assert_eq!(time_of_day.of(ns + 877_000_000), "08:00:01.000");
+        assert_eq!(time_of_day.of(ns), "08:00:00.123");
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000000Z");
     }
 
@@ -258,7 +314,7 @@ mod tests {
         #[test]
         fn safe_json_says_the_same(text in "\\PC{0,16}|[\u{0}-\u{a0}\u{200b}-\u{202e}\u{e0001}]{0,16}") {
             let json = serde_json::to_string(&text).expect("text");
-            let safe = safe_json(&json);
+            let safe = String::from_utf8(safe_json(json.as_bytes()).into_owned()).expect("text");
             prop_assert!(!safe.chars().any(|c| c.is_control() || is_invisible(c)));
             prop_assert_eq!(serde_json::from_str::<String>(&safe).expect("JSON"), text);
         }

@@ -17,5 +17,6 @@ pub mod format;
 pub mod labels;
 pub mod record;
 pub mod schema;
+pub mod shares;
 pub mod spec;
 pub mod wire;

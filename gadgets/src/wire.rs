@@ -69,6 +69,12 @@ pub struct Hello {
     /// From the client: the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunSpec>,
+    /// From the client: the session that broke off, which this one goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
+    /// From the client: see [`Heartbeat::allowed`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<u64>,
     /// From the client: it wants no run, but the agent's [`Status`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub status: bool,
@@ -78,6 +84,21 @@ pub struct Hello {
     /// From the agent: where it runs, and how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Node>,
+    /// From the agent: what to call this session in [`Resume`]. No two have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
+}
+
+/// What arrived of a session that broke off. The agent goes on counting for it for some seconds, so that the session that
+/// goes on from it can tell exactly what was lost between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// [`Hello::session`].
+    pub session: u64,
+    /// Records that arrived.
+    pub records: u64,
+    /// Lost records of which was told.
+    pub lost: u64,
 }
 
 /// Where a session's events come from.
@@ -289,15 +310,19 @@ pub struct Gap {
     pub reason: String,
 }
 
-/// A sign of life. The client's is empty.
+/// A sign of life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// The agent's clocks now.
+    /// From the agent: its clocks now.
     #[serde(default)]
     pub clock: Option<Clock>,
-    /// Every record of before this was sent, CLOCK_BOOTTIME ns.
+    /// From the agent: every record of before this was sent, CLOCK_BOOTTIME ns.
     #[serde(default)]
     pub complete_to_ns: Option<u64>,
+    /// From the client: bytes of batches that the agent may have sent in this session, all together. It never shrinks. An
+    /// agent may send one batch more; without it, any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<u64>,
 }
 
 /// The end of a stream, and its sums.
@@ -492,7 +517,11 @@ mod tests {
             Frame::Batch(vec![0, 1, 2, 255]),
             Frame::Loss(loss),
             Frame::Gap(Gap { from_ns: 1, to_ns: 2, reason: "why".into() }),
-            Frame::Heartbeat(Heartbeat { clock: Some(Clock { boot_ns: 1, wall_ns: 2 }), complete_to_ns: Some(3) }),
+            Frame::Heartbeat(Heartbeat {
+                clock: Some(Clock { boot_ns: 1, wall_ns: 2 }),
+                complete_to_ns: Some(3),
+                allowed: None,
+            }),
             Frame::Stop,
             Frame::Trailer(Trailer { records: 4, lost: 5, gaps: 6 }),
             Frame::Error(Failure { kind: FailureKind::Usage, message: "no".into() }),

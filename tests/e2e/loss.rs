@@ -1,9 +1,13 @@
 //! What is lost is counted: printed and lost make generated, exactly.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 
+use gadgets::record::records;
+use gadgets::spec::{Limits, RunSpec, Selector};
+use gadgets::wire::{Frame, Hello, Resume, Stage, VERSION};
 use nix::sys::signal::Signal;
-use tests::{Client, Pod, loads_programs, shared_folder};
+use tests::{Client, Daemon, Pod, Session, loads_programs, shared_folder};
 
 /// The storm's attempts, and the container's own start.
 const STORM: u64 = 20_000;
@@ -39,15 +43,36 @@ fn a_ring_that_is_too_small() {
     check(&seen, "small-ring", "kernel_ring");
 }
 
+/// Stops a client while a pod's storm lasts.
+fn stop_during_storm(client: &Client, pod: &str) {
+    client.process.signal(Signal::SIGSTOP);
+    Pod { full_name: format!("storm/{pod}") }.wait("app");
+    client.process.signal(Signal::SIGCONT);
+}
+
 #[test]
-fn a_client_that_does_not_read() {
+fn what_a_client_does_not_read_waits_in_the_ring() {
     let _loads = loads_programs();
-    let seen = storm("stopped-client", &["--buffer", "256MiB"], |client| {
-        client.process.signal(Signal::SIGSTOP);
-        Pod { full_name: "storm/stopped-client".into() }.wait("app");
-        client.process.signal(Signal::SIGCONT);
-    });
-    check(&seen, "stopped-client", "agent_queue");
+    let name = "stopped-client";
+    let seen = storm(name, &["--buffer", "256MiB"], |client| stop_during_storm(client, name));
+    assert_eq!((seen.events().len() as u64, seen.lost()), (STORM + 1, 0));
+    let name = "stopped-longer";
+    let seen = storm(name, &["--buffer", "1MiB"], |client| stop_during_storm(client, name));
+    check(&seen, name, "kernel_ring");
+}
+
+#[test]
+fn a_client_that_does_not_read_beside_one_that_does() {
+    let _loads = loads_programs();
+    let daemon = Daemon::start("beside");
+    let shared = ["--socket", daemon.socket(), "--buffer", "256MiB"];
+    let beside = Client::start(&[&["execsnoop", "-n", "storm"], &shared[..]].concat());
+    let name = "stopped-beside";
+    let seen = storm(name, &shared, |client| stop_during_storm(client, name));
+    check(&seen, name, "agent_queue");
+    let seen = beside.stop();
+    let of_storm = seen.events().iter().filter(|event| event["pod"] == name).count();
+    assert_eq!((of_storm as u64, seen.lost()), (STORM + 1, 0));
 }
 
 #[test]
@@ -60,4 +85,88 @@ fn loss_turns_into_the_exit_code_if_wished() {
     pod.run("app", &["/tmp/workload-fail", "storm", &STORM.to_string(), "8000"]);
     client.read_until(|_| false);
     assert_eq!(client.process.wait().code(), Some(3));
+}
+
+#[test]
+fn a_noisy_pod_takes_nothing_from_a_quiet_one() {
+    const QUIET: usize = 500;
+    let _loads = loads_programs();
+    let folder = shared_folder();
+    fs::copy(tests::dist("workload"), folder.join("workload-fair")).unwrap();
+    for go in ["go-noisy", "go-quiet"] {
+        let _ = fs::remove_file(folder.join(go));
+    }
+    let mut client = Client::start(&["opensnoop", "-n", "fair", "--failed", "--buffer", "1MiB"]);
+    let start = |name: &str, count: &str| {
+        let pod = Pod::new("fair", name);
+        let go = format!("/tmp/go-{name}");
+        pod.run("app", &["/tmp/workload-fair", "after-one", &go, "failing-opens", count]);
+        pod
+    };
+    let (noisy, quiet) = (start("noisy", "50000"), start("quiet", &QUIET.to_string()));
+    client.read_until_seen("a first event of each", |seen| {
+        seen.iter().filter(|line| line["type"] == "event").count() == 2
+    });
+    let frozen = client.freeze_agent();
+    for (pod, go) in [(&noisy, "go-noisy"), (&quiet, "go-quiet")] {
+        fs::write(folder.join(go), "").unwrap();
+        pod.wait("app");
+    }
+    drop(frozen);
+    let seen = client.stop();
+    let of_quiet = seen.events().iter().filter(|event| event["pod"] == "quiet").count();
+    assert_eq!(of_quiet, QUIET);
+    assert_eq!(seen.events().len() as u64 + seen.lost(), 50_000 + QUIET as u64);
+    assert!(seen.lost() > 0 && seen.of_type("loss").iter().all(|loss| loss["pod"] == "noisy"));
+    // It could still use most of the ring.
+    let largest = (1 << 20) / 100;
+    assert!(seen.events().len() > largest * 7 / 10, "{}", seen.events().len());
+    let [loss] = &seen.summary()["losses"].as_array().unwrap()[..] else { panic!("{}", seen.summary()) };
+    assert_eq!((&loss["pod"], &loss["count"]), (&"noisy".into(), &seen.lost().into()));
+}
+
+/// What comes of a session until its end, or until there were so many records.
+fn listen(session: &mut Session<UnixStream, UnixStream>, enough: u64) -> (Resume, Vec<Stage>) {
+    let (mut arrived, mut stages) = (Resume::default(), Vec::new());
+    while arrived.records < enough {
+        match session.next_frame().expect("a trailer at the end") {
+            Frame::Batch(batch) => arrived.records += records(&batch).count() as u64,
+            Frame::Loss(loss) => {
+                arrived.lost += loss.count;
+                stages.push(loss.stage);
+            }
+            Frame::Trailer(_) => break,
+            _ => {}
+        }
+    }
+    (arrived, stages)
+}
+
+#[test]
+fn what_a_connection_that_broke_off_has_swallowed() {
+    let _loads = loads_programs();
+    fs::copy(tests::dist("workload"), shared_folder().join("workload-broken")).unwrap();
+    let daemon = Daemon::start("broken");
+    let connect = |resume: Option<Resume>| {
+        let connection = UnixStream::connect(&daemon.socket).unwrap();
+        let mut session = Session::new(connection.try_clone().unwrap(), connection);
+        let selector = Selector { pods: vec!["broken".into()], ..Selector::default() };
+        let limits = Limits { ring_bytes: Some(256 << 20) };
+        let run = RunSpec { gadget: "execsnoop".into(), selector, limits, ..RunSpec::default() };
+        let hello = Hello { version: VERSION, run: Some(run), resume, ..Hello::default() };
+        session.send(&Frame::Hello(Box::new(hello)).encode().unwrap());
+        let Some(Frame::Hello(hello)) = session.next_frame() else { panic!("the agent says Hello") };
+        (session, hello.session.unwrap())
+    };
+    let (mut session, id) = connect(None);
+    let pod = Pod::new("storm", "broken");
+    pod.run("app", &["/tmp/workload-broken", "storm", &STORM.to_string(), "8000"]);
+    let (arrived, _) = listen(&mut session, STORM / 10);
+    drop(session);
+    let (mut session, _) = connect(Some(Resume { session: id, ..arrived }));
+    pod.wait("app");
+    session.send(&Frame::Stop.encode().unwrap());
+    let (rest, stages) = listen(&mut session, u64::MAX);
+    assert_eq!(arrived.records + arrived.lost + rest.records + rest.lost, STORM + 1);
+    assert!(stages.contains(&Stage::Stream), "{stages:?}");
 }

@@ -50,6 +50,8 @@ pub(crate) struct FakeAgent {
     tasks: JoinSet<()>,
     heart: Option<AbortHandle>,
     sent: u64,
+    /// What the session is called.
+    pub(crate) session: u64,
 }
 
 /// What can speak for the agent.
@@ -86,7 +88,7 @@ impl FakeAgent {
         tasks.spawn(listen(stream, sender));
         let uptime: u64 = node.bytes().map(|byte| u64::from(byte) * 1_000_000_000).sum();
         let voice = Voice { sink: Arc::new(Mutex::new(sink)), booted: now() - uptime, complete_to: Arc::default() };
-        Self { node: node.to_owned(), voice, heard, tasks, heart: None, sent: 0 }
+        Self { node: node.to_owned(), voice, heard, tasks, heart: None, sent: 0, session: now() }
     }
 
     /// Hears the client's Hello and says what comes before the first record.
@@ -107,7 +109,8 @@ impl FakeAgent {
     /// An agent's Hello.
     pub(crate) fn hello(&self, version: u16) -> Frame {
         let node = Node { name: self.node.clone(), clock: self.voice.clock(), ..Node::default() };
-        Frame::Hello(Box::new(Hello { version, node: Some(node), ..Hello::default() }))
+        let session = Some(self.session);
+        Frame::Hello(Box::new(Hello { version, node: Some(node), session, ..Hello::default() }))
     }
 
     /// Schema and dictionary, and signs of life from now on.
@@ -126,7 +129,7 @@ impl FakeAgent {
             loop {
                 interval.tick().await;
                 let complete_to_ns = Some(voice.complete_to.load(Ordering::Relaxed));
-                let heartbeat = Heartbeat { clock: Some(voice.clock()), complete_to_ns };
+                let heartbeat = Heartbeat { clock: Some(voice.clock()), complete_to_ns, allowed: None };
                 voice.say(STDOUT, &Frame::Heartbeat(heartbeat).encode().unwrap()).await;
             }
         }));
@@ -170,7 +173,7 @@ impl FakeAgent {
     /// Says that everything of before this was sent.
     pub(crate) async fn is_complete_to(&self, wall_ns: u64) {
         let complete_to_ns = Some(wall_ns - self.voice.booted);
-        self.send(&Frame::Heartbeat(Heartbeat { clock: None, complete_to_ns })).await;
+        self.send(&Frame::Heartbeat(Heartbeat { complete_to_ns, ..Heartbeat::default() })).await;
     }
 
     /// Sends a batch of so many records.

@@ -130,7 +130,7 @@ fn oddities() -> Vec<Frame> {
         Frame::Batch(vec![0xff; 100]),
         Frame::Status(Box::default()),
         Frame::Status(Box::new(Status { pods: Some(u64::MAX), ..Status::default() })),
-        Frame::Heartbeat(Heartbeat { clock: Some(clock), complete_to_ns: Some(u64::MAX) }),
+        Frame::Heartbeat(Heartbeat { clock: Some(clock), complete_to_ns: Some(u64::MAX), allowed: None }),
         Frame::Loss(loss),
         Frame::Gap(Gap { from_ns: u64::MAX, to_ns: 0, reason: String::new() }),
         Frame::Dictionary(Dictionary { cgroups: vec![CgroupEntry::default()], gone: vec![0, CGROUP, u64::MAX] }),

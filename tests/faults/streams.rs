@@ -2,7 +2,7 @@
 
 use futures::future::{join, join_all};
 use gadgets::format::rfc3339;
-use gadgets::wire::Frame;
+use gadgets::wire::{Frame, Resume};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -55,11 +55,13 @@ async fn cut(args: &[&str], code: i32) {
     a.exec("before").await;
     client.until_exec("before").await;
     let cut_at = now();
+    let resume = Resume { session: a.session, records: 1, lost: 0 };
     drop(a);
     b.exec("meanwhile").await;
     client.until_exec("meanwhile").await;
     let mut a = fake.agent("node-a").await;
-    a.greet().await;
+    // So that the agent can tell what was lost between.
+    assert_eq!(a.greet().await.resume, Some(resume));
     a.exec("after").await;
     client.until_exec("after").await;
     join(a.finish(), b.finish()).await;
@@ -173,6 +175,8 @@ async fn a_stream_that_is_not_what_its_sums_say() {
     let ended = client.end().await;
     ended.must_be(1);
     ended.must_say(&["1 events came of 2", "node-a"]);
+    let [loss] = ended.of_type("loss")[..] else { panic!("one loss: {:?}", ended.lines) };
+    assert_eq!((&loss["stage"], &loss["count"]), (&"stream".into(), &1.into()));
     assert_eq!(ended.summary()["complete"], false);
 }
 

@@ -1,5 +1,6 @@
 //! A client with `-o json`, and what it printed.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -9,10 +10,11 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::{PATIENCE, Process, bundles, dist};
+use crate::{PATIENCE, Process, bundles, dist, wait_for};
 
 /// A client with `-o json`, whose lines are read as they come.
 pub struct Client {
@@ -103,6 +105,14 @@ impl Client {
         }
     }
 
+    /// Stops its agent, so that nothing is read from the kernel until the result is dropped.
+    pub fn freeze_agent(&self) -> Frozen {
+        let agent = self.process.children()[0];
+        kill(agent, Signal::SIGSTOP).unwrap();
+        wait_for("the agent to stop", || fs::read_to_string(format!("/proc/{agent}/stat")).unwrap().contains(") T "));
+        Frozen(agent)
+    }
+
     /// Ends the run as Ctrl-C does, reads to the end, and returns what was seen.
     pub fn stop(self) -> Seen {
         self.process.signal(Signal::SIGINT);
@@ -115,6 +125,15 @@ impl Client {
         let status = self.process.wait();
         let _ = self.listener.take().unwrap().join();
         Seen { lines: std::mem::take(&mut self.seen), status, said: self.said() }
+    }
+}
+
+/// A process that is stopped. Dropped, it goes on.
+pub struct Frozen(Pid);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
     }
 }
 

@@ -23,7 +23,7 @@ use gadgets::wire::Frame;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-pub use client::{Client, Seen, agent_command, client_command, client_output, texts};
+pub use client::{Client, Frozen, Seen, agent_command, client_command, client_output, texts};
 pub use loaded::{Loaded, compares_loaded, loads_programs};
 pub use pods::{Pod, RealPods, bundles, pods, shared_folder};
 

@@ -13,8 +13,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::error::AgentError;
 use crate::sync::lock;
 
-/// Records taken from the ring in one go, so that a ring that fills as fast as it is read does not hold up the rest.
-const RECORDS_AT_ONCE: usize = 8192;
+/// Records taken from the ring in one go: they are copied.
+const RECORDS_AT_ONCE: usize = 512;
 
 /// What the reader is doing: `enum gadget_reader_state`.
 #[derive(Clone, Copy)]
@@ -88,6 +88,11 @@ impl Ring {
     /// Rests for at most this long, until the first record.
     pub(crate) fn sleep(&self, at_most: Duration) {
         self.rest(State::Asleep, at_most);
+    }
+
+    /// Rests for at most this long, whatever gathers.
+    pub(crate) fn pause(&self, at_most: Duration) {
+        self.rest(State::Awake, at_most);
     }
 
     fn rest(&self, state: State, at_most: Duration) {

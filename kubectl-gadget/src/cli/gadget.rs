@@ -193,7 +193,7 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
         spec,
         timeout: args.limits.timeout,
         fail_on_loss: args.limits.fail_on_loss,
-        output: Output::new(args.output.output, shown),
+        output: Output::new(args.output.output, gadget.name, shown),
     };
     if args.local.local {
         let local = Local { agent: args.local.agent, socket: args.local.socket };

@@ -1,10 +1,13 @@
 //! What the records of a node's stream need to be understood: filled by the frames before them.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use gadgets::record::Record;
 use gadgets::schema::{Schema, Stream};
-use gadgets::wire::{CgroupEntry, Clock, Dictionary, Heartbeat, Hello, Node};
+use gadgets::wire::{CgroupEntry, Clock, Dictionary, Heartbeat, Hello, Loss, Node, Stage};
+
+use super::now;
 
 /// What is known of a node's stream.
 pub(super) struct Context {
@@ -13,8 +16,22 @@ pub(super) struct Context {
     /// Everything before this has come, in ns since 1970.
     pub(super) complete_to: u64,
     pub(super) schema: Option<Schema>,
-    cgroups: HashMap<u64, CgroupEntry>,
-    nobody: CgroupEntry,
+    cgroups: HashMap<u64, Owner>,
+    nobody: Owner,
+}
+
+/// Who records are of.
+#[derive(Default)]
+pub(super) struct Owner {
+    pub(super) entry: CgroupEntry,
+    /// How the JSON of each of its records begins, once there was one.
+    pub(super) json: OnceCell<Vec<u8>>,
+}
+
+impl From<CgroupEntry> for Owner {
+    fn from(entry: CgroupEntry) -> Self {
+        Self { entry, json: OnceCell::new() }
+    }
 }
 
 impl Context {
@@ -26,7 +43,7 @@ impl Context {
             complete_to: 0,
             schema: None,
             cgroups: HashMap::new(),
-            nobody: CgroupEntry::default(),
+            nobody: Owner::default(),
         }
     }
 
@@ -41,6 +58,7 @@ impl Context {
             self.node = Node { name, ..node };
         }
         self.cgroups.clear();
+        self.nobody = Owner::default();
     }
 
     /// A sign of life.
@@ -54,7 +72,14 @@ impl Context {
     /// Takes in names, and forgets those that nobody needs any more.
     pub(super) fn learn(&mut self, dictionary: Dictionary) {
         dictionary.gone.iter().for_each(|id| _ = self.cgroups.remove(id));
-        self.cgroups.extend(dictionary.cgroups.into_iter().map(|entry| (entry.cgroup, entry)));
+        self.cgroups.extend(dictionary.cgroups.into_iter().map(|entry| (entry.cgroup, entry.into())));
+    }
+
+    /// A loss that is noticed on this side, since the last sign of life.
+    pub(super) fn loss(&self, stage: Stage, reason: &str, count: u64) -> Loss {
+        let from_ns = self.clock.boot_ns;
+        let to_ns = from_ns + now().saturating_sub(self.clock.wall_ns);
+        Loss { stage, reason: reason.to_owned(), namespace: None, pod: None, from_ns, to_ns, count }
     }
 
     /// What a record is of.
@@ -63,7 +88,7 @@ impl Context {
     }
 
     /// Who a cgroup belongs to.
-    pub(super) fn cgroup(&self, id: u64) -> &CgroupEntry {
+    pub(super) fn owner(&self, id: u64) -> &Owner {
         self.cgroups.get(&id).unwrap_or(&self.nobody)
     }
 }

@@ -3,18 +3,41 @@
 
 use std::io::{self, Write};
 
-use gadgets::format;
+use gadgets::format::{self, TimeFormat};
 use gadgets::record::{FLAG_SETUP, Record};
-use gadgets::wire::Loss;
-use serde_json::{Value, json};
+use gadgets::wire::{CgroupEntry, Loss};
+use serde_json::json;
 
 use super::context::Context;
-use super::{Form, Hole, Totals, summary};
+use super::{Form, Hole, LostFrom, Totals, summary};
 use crate::notice::notice;
 
-#[derive(Default)]
 pub(super) struct Json {
-    line: String,
+    gadget: &'static str,
+    line: Vec<u8>,
+    time: TimeFormat,
+}
+
+impl Json {
+    pub(super) fn new(gadget: &'static str) -> Self {
+        Self { gadget, line: Vec::new(), time: TimeFormat::rfc3339() }
+    }
+}
+
+/// How the line of every record of an owner begins.
+fn beginning(context: &Context, entry: &CgroupEntry) -> Vec<u8> {
+    let mut line = br#"{"type":"event""#.to_vec();
+    format::member("node", "", &context.node.name, &mut line);
+    for (name, value) in [("namespace", &entry.namespace), ("pod", &entry.pod), ("container", &entry.container)] {
+        format::member(name, "", value, &mut line);
+    }
+    if let Some(owner) = &entry.owner {
+        format::member("owner", "", owner, &mut line);
+    }
+    if !entry.labels.is_empty() {
+        format::member("labels", "", &entry.labels, &mut line);
+    }
+    line
 }
 
 impl Form for Json {
@@ -26,48 +49,39 @@ impl Form for Json {
         let node = &context.node;
         let object = json!({
             "type": "start",
+            "gadget": self.gadget,
             "node": node.name,
             "kernel": node.kernel,
             "variants": node.variants,
             "degraded": node.degraded,
         });
-        write_line(&object.to_string(), out)
+        write_line(object.to_string().as_bytes(), out)
     }
 
     fn row(&mut self, context: &Context, record: &Record<'_>, out: &mut dyn Write) -> io::Result<()> {
         let header = &record.header;
-        let entry = context.cgroup(header.cgroup);
-        let text = |text: Option<&str>| Value::from(text).to_string();
+        let owner = context.owner(header.cgroup);
         let line = &mut self.line;
         line.clear();
-        line.push_str(r#"{"type":"event","node":"#);
-        line.push_str(&text(Some(&context.node.name)));
-        for (name, value) in [("namespace", &entry.namespace), ("pod", &entry.pod), ("container", &entry.container)] {
-            line.push_str(&format!(",\"{name}\":{}", text(value.as_deref())));
-        }
-        if let Some(owner) = &entry.owner {
-            line.push_str(&format!(",\"owner\":{}", text(Some(owner))));
-        }
-        if !entry.labels.is_empty() {
-            line.push_str(&format!(",\"labels\":{}", json!(entry.labels)));
-        }
-        let time = format::rfc3339(context.clock.wall(header.time));
-        line.push_str(&format!(",\"time\":\"{time}\",\"cgroup\":{}", header.cgroup));
+        line.extend_from_slice(owner.json.get_or_init(|| beginning(context, &owner.entry)));
+        format::member("time", "", self.time.of(context.clock.wall(header.time)), line);
+        format::member("cgroup", "", &header.cgroup, line);
         if header.flags & FLAG_SETUP != 0 {
-            line.push_str(",\"setup\":true");
+            format::member("setup", "", &true, line);
         }
         for field in context.stream(record).map(|stream| &stream.fields[..]).unwrap_or_default() {
             if let Ok(value) = record.value(field) {
                 format::json(&value, field, line);
             }
         }
-        line.push('}');
+        line.push(b'}');
         write_line(line, out)
     }
 
     fn loss(&mut self, context: &Context, loss: &Loss, out: &mut dyn Write) -> io::Result<()> {
         let object = json!({
             "type": "loss",
+            "gadget": self.gadget,
             "node": context.node.name,
             "namespace": loss.namespace,
             "pod": loss.pod,
@@ -77,37 +91,51 @@ impl Form for Json {
             "to": format::rfc3339(context.clock.wall(loss.to_ns)),
             "count": loss.count,
         });
-        write_line(&object.to_string(), out)
+        write_line(object.to_string().as_bytes(), out)
     }
 
     fn gap(&mut self, context: &Context, hole: &Hole, out: &mut dyn Write) -> io::Result<()> {
         let object = json!({
             "type": "gap",
+            "gadget": self.gadget,
             "node": context.node.name,
             "from": format::rfc3339(hole.from),
             "to": format::rfc3339(hole.to),
             "reason": hole.reason,
         });
-        write_line(&object.to_string(), out)
+        write_line(object.to_string().as_bytes(), out)
     }
 
     fn end(&mut self, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
+        let loss = |(from, count): (&LostFrom, &u64)| {
+            json!({
+                "node": from.node,
+                "namespace": from.namespace,
+                "pod": from.pod,
+                "stage": from.stage,
+                "reason": from.reason,
+                "count": count,
+            })
+        };
         let object = json!({
             "type": "summary",
+            "gadget": self.gadget,
             "nodes": totals.nodes,
             "events": totals.events,
             "lost": totals.lost,
+            "losses": totals.losses.iter().map(loss).collect::<Vec<_>>(),
             "gaps": totals.gaps,
             "complete": totals.complete(),
         });
-        write_line(&object.to_string(), out)?;
+        write_line(object.to_string().as_bytes(), out)?;
         out.flush()?;
         // Standard output may go to a program: a person wants to know, too.
-        notice(&summary(totals));
+        summary(totals).iter().for_each(|line| notice(line));
         Ok(())
     }
 }
 
-fn write_line(json: &str, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}", format::safe_json(json))
+fn write_line(json: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(&format::safe_json(json))?;
+    out.write_all(b"\n")
 }

@@ -5,12 +5,13 @@ mod context;
 mod json;
 mod table;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::time::Instant;
 
 use gadgets::record::Record;
-use gadgets::wire::{Frame, Gap, Loss, Stage, Trailer};
+use gadgets::wire::{CgroupEntry, Frame, Gap, Loss, Stage, Trailer};
 
 use crate::notice::notice;
 use crate::run::inbox::{Inbox, News, SourceId};
@@ -47,6 +48,16 @@ trait Form {
     fn end(&mut self, totals: &Totals, out: &mut dyn Write) -> io::Result<()>;
 }
 
+/// Where events were lost, and whose they were, in the order of their way.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct LostFrom {
+    stage: Stage,
+    node: String,
+    namespace: Option<String>,
+    pod: Option<String>,
+    reason: String,
+}
+
 /// The sums of a run.
 #[derive(Default)]
 pub(crate) struct Totals {
@@ -54,8 +65,8 @@ pub(crate) struct Totals {
     pub(crate) events: u64,
     /// Events lost.
     pub(crate) lost: u64,
-    /// The same by stage, in the order of the way.
-    lost_at: Vec<(Stage, u64)>,
+    /// The same by where and whose.
+    losses: BTreeMap<LostFrom, u64>,
     pub(crate) gaps: u64,
     /// Names of nodes whose streams began.
     nodes: Vec<String>,
@@ -71,13 +82,10 @@ impl Totals {
         self.broken.is_none() && self.incomplete.is_none()
     }
 
-    fn count(&mut self, loss: &Loss) {
-        self.lost += loss.count;
-        match self.lost_at.iter_mut().find(|(stage, _)| *stage == loss.stage) {
-            Some((_, count)) => *count += loss.count,
-            None => self.lost_at.push((loss.stage, loss.count)),
-        }
-        self.lost_at.sort();
+    fn count(&mut self, node: &str, loss: &Loss) {
+        let Loss { stage, reason, namespace, pod, count, .. } = loss.clone();
+        self.lost += count;
+        *self.losses.entry(LostFrom { stage, node: node.to_owned(), namespace, pod, reason }).or_default() += count;
     }
 }
 
@@ -110,10 +118,10 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) fn new(format: Format, columns: Columns) -> Self {
+    pub(crate) fn new(format: Format, gadget: &'static str, columns: Columns) -> Self {
         let form: Box<dyn Form + Send> = match format {
             Format::Table => Box::new(Table::new(columns)),
-            Format::Json => Box::new(Json::default()),
+            Format::Json => Box::new(Json::new(gadget)),
         };
         Self { form, streams: Vec::new(), totals: Totals::default(), is_ready: false, began: 0 }
     }
@@ -209,7 +217,7 @@ impl Output {
             Frame::Dictionary(dictionary) => context.learn(dictionary),
             Frame::Loss(loss) => {
                 came.lost += loss.count;
-                totals.count(&loss);
+                totals.count(&context.node.name, &loss);
                 form.loss(context, &loss, out)?;
             }
             Frame::Gap(Gap { from_ns, to_ns, reason }) => {
@@ -227,6 +235,12 @@ impl Output {
                         came.records, sent.records, context.node.name
                     ));
                 }
+                let count = (sent.records + sent.lost).saturating_sub(came.records + came.lost);
+                if count > 0 {
+                    let loss = context.loss(Stage::Stream, "the agent sent them and they did not arrive", count);
+                    totals.count(&context.node.name, &loss);
+                    form.loss(context, &loss, out)?;
+                }
             }
             // Records come one by one; the others end a session, and are never passed on to here.
             Frame::Batch(_) | Frame::Stop | Frame::Error(_) | Frame::Status(_) => {}
@@ -239,18 +253,11 @@ impl Output {
         let Self { form, streams, totals, .. } = self;
         let Stream { context, came, .. } = &mut streams[source];
         for (cgroup, count) in counts {
-            let entry = context.cgroup(*cgroup);
-            let loss = Loss {
-                stage: Stage::Client,
-                reason: "the output is read too slowly".into(),
-                namespace: entry.namespace.clone(),
-                pod: entry.pod.clone(),
-                from_ns: context.clock.boot_ns,
-                to_ns: context.clock.boot_ns,
-                count: *count,
-            };
+            let CgroupEntry { namespace, pod, .. } = context.owner(*cgroup).entry.clone();
+            let loss = context.loss(Stage::Client, "the output is read too slowly", *count);
+            let loss = Loss { namespace, pod, ..loss };
             came.records += count;
-            totals.count(&loss);
+            totals.count(&context.node.name, &loss);
             form.loss(context, &loss, out)?;
         }
         Ok(())
@@ -297,9 +304,14 @@ fn now() -> u64 {
     since.ok().and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or_default()
 }
 
-/// The sums, in words.
-fn summary(totals: &Totals) -> String {
-    let lost: Vec<String> = totals.lost_at.iter().map(|(stage, count)| format!("{count} in the {stage}")).collect();
+/// Lines of a summary that say where events were lost.
+const LOSSES: usize = 10;
+
+/// The sums, in words: a line, and one for each place where events were lost.
+fn summary(totals: &Totals) -> Vec<String> {
+    let mut at: BTreeMap<Stage, u64> = BTreeMap::new();
+    totals.losses.iter().for_each(|(from, count)| *at.entry(from.stage).or_default() += count);
+    let lost: Vec<String> = at.iter().map(|(stage, count)| format!("{count} in the {stage}")).collect();
     let lost =
         if lost.is_empty() { "none lost".to_owned() } else { format!("{} lost: {}", totals.lost, lost.join(", ")) };
     let gaps = match totals.gaps {
@@ -311,5 +323,25 @@ fn summary(totals: &Totals) -> String {
         0 | 1 => String::new(),
         nodes => format!(" of {nodes} nodes"),
     };
-    format!("{} events{nodes}, {lost}{gaps}", totals.events)
+    let mut lines = vec![format!("{} events{nodes}, {lost}{gaps}", totals.events)];
+    let mut losses: Vec<_> = totals.losses.iter().collect();
+    losses.sort_by_key(|(_, count)| Reverse(**count));
+    for (from, count) in losses.iter().take(LOSSES) {
+        let LostFrom { stage, node, reason, .. } = from;
+        let whose = whose(&from.namespace, &from.pod);
+        lines.push(format!("  {count}{whose} on {node}, in the {stage}: {reason}"));
+    }
+    if losses.len() > LOSSES {
+        lines.push(format!("  and from {} more: see -o json", losses.len() - LOSSES));
+    }
+    lines
+}
+
+/// A pod, in words behind a number.
+fn whose(namespace: &Option<String>, pod: &Option<String>) -> String {
+    match (namespace, pod) {
+        (Some(namespace), Some(pod)) => format!(" of {namespace}/{pod}"),
+        (None, Some(pod)) => format!(" of {pod}"),
+        _ => String::new(),
+    }
 }

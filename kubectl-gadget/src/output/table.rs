@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use gadgets::format;
+use gadgets::format::{self, TimeFormat};
 use gadgets::record::Record;
 use gadgets::schema::Stream;
 use gadgets::wire::Loss;
@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 
 use super::columns::Columns;
 use super::context::Context;
-use super::{Form, Hole, Totals, summary};
+use super::{Form, Hole, Totals, summary, whose};
 use crate::notice::notice;
 
 /// Beyond this a cell pushes its own row to the right, but no later one.
@@ -21,13 +21,13 @@ const NOTHING: &str = "-";
 pub(super) struct Table {
     columns: Vec<String>,
     widths: Vec<usize>,
-    zone: TimeZone,
+    time: TimeFormat,
 }
 
 impl Table {
     pub(super) fn new(columns: Columns) -> Self {
         let widths = columns.0.iter().map(|name| first_width(name)).collect();
-        Self { columns: columns.0, widths, zone: TimeZone::system() }
+        Self { columns: columns.0, widths, time: TimeFormat::time_of_day(TimeZone::system()) }
     }
 
     fn write_row(&mut self, cells: &[String], out: &mut dyn Write) -> io::Result<()> {
@@ -46,8 +46,8 @@ impl Table {
         out.write_all(line.as_bytes())
     }
 
-    fn cell(&self, name: &str, context: &Context, stream: &Stream, record: &Record<'_>) -> String {
-        let entry = context.cgroup(record.header.cgroup);
+    fn cell(time: &mut TimeFormat, name: &str, context: &Context, stream: &Stream, record: &Record<'_>) -> String {
+        let entry = &context.owner(record.header.cgroup).entry;
         let text = |name: Option<&str>| {
             let mut cell = String::new();
             format::escape(name.unwrap_or(NOTHING).as_bytes(), &mut cell);
@@ -63,7 +63,7 @@ impl Table {
                 let labels: Vec<String> = entry.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 text((!labels.is_empty()).then(|| labels.join(",")).as_deref())
             }
-            "time" => format::time_of_day(context.clock.wall(record.header.time), &self.zone),
+            "time" => time.of(context.clock.wall(record.header.time)).to_owned(),
             field => stream
                 .field(field)
                 .and_then(|field| Some(format::cell(&record.value(field).ok()?, field.kind)))
@@ -98,16 +98,14 @@ impl Form for Table {
 
     fn row(&mut self, context: &Context, record: &Record<'_>, out: &mut dyn Write) -> io::Result<()> {
         let Some(stream) = context.stream(record) else { return Ok(()) };
-        let cells: Vec<String> = self.columns.iter().map(|name| self.cell(name, context, stream, record)).collect();
+        let Self { columns, time, .. } = self;
+        let cells: Vec<String> = columns.iter().map(|name| Self::cell(time, name, context, stream, record)).collect();
         self.write_row(&cells, out)
     }
 
     fn loss(&mut self, context: &Context, loss: &Loss, out: &mut dyn Write) -> io::Result<()> {
         out.flush()?;
-        let whose = match (&loss.namespace, &loss.pod) {
-            (Some(namespace), Some(pod)) => format!(" of {namespace}/{pod}"),
-            _ => String::new(),
-        };
+        let whose = whose(&loss.namespace, &loss.pod);
         let node = &context.node.name;
         notice(&format!("lost on node {node}: {} events{whose}, in the {} ({})", loss.count, loss.stage, loss.reason));
         Ok(())
@@ -115,7 +113,7 @@ impl Form for Table {
 
     fn gap(&mut self, context: &Context, hole: &Hole, out: &mut dyn Write) -> io::Result<()> {
         out.flush()?;
-        let (from, to) = (format::time_of_day(hole.from, &self.zone), format::time_of_day(hole.to, &self.zone));
+        let (from, to) = (self.time.of(hole.from).to_owned(), self.time.of(hole.to));
         let node = &context.node.name;
         notice(&format!("gap: events of node {node} may be missing from {from} to {to}: {}", hole.reason));
         Ok(())
@@ -123,7 +121,7 @@ impl Form for Table {
 
     fn end(&mut self, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
         out.flush()?;
-        notice(&summary(totals));
+        summary(totals).iter().for_each(|line| notice(line));
         Ok(())
     }
 }

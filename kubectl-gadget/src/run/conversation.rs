@@ -8,12 +8,13 @@ use std::time::Duration;
 use gadgets::decoder::Decoder;
 use gadgets::spec::RunSpec;
 use gadgets::wire::{
-    Failure, FailureKind, Frame, HEARTBEAT_SECONDS, Heartbeat, Hello, SILENCE_SECONDS, VERSION, WireError,
+    Failure, FailureKind, Frame, HEARTBEAT_SECONDS, Heartbeat, Hello, Resume, SILENCE_SECONDS, VERSION, WireError,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout_at};
 
+use super::allowance::Allowance;
 use super::connection::Connection;
 
 /// How long the agent may take to load a gadget and answer.
@@ -34,18 +35,22 @@ pub(crate) enum Ending {
 
 /// What is wanted of an agent.
 pub(crate) enum Request {
-    Run(Box<RunSpec>),
+    /// A run, which may go on from a session that broke off.
+    Run(Box<RunSpec>, Option<Resume>, Allowance),
     Status,
 }
 
 impl Request {
-    fn hello(self) -> Frame {
-        let (run, status) = match self {
-            Self::Run(run) => (Some(*run), false),
-            Self::Status => (None, true),
+    fn hello(self) -> (Frame, Option<Allowance>) {
+        let (hello, allowance) = match self {
+            Self::Run(run, resume, mut allowance) => {
+                let allowed = Some(allowance.tell());
+                (Hello { run: Some(*run), resume, allowed, ..Hello::default() }, Some(allowance))
+            }
+            Self::Status => (Hello { status: true, ..Hello::default() }, None),
         };
         let software = env!("CARGO_PKG_VERSION").to_owned();
-        Frame::Hello(Box::new(Hello { version: VERSION, software, run, status, ..Hello::default() }))
+        (Frame::Hello(Box::new(Hello { version: VERSION, software, ..hello })), allowance)
     }
 }
 
@@ -90,7 +95,8 @@ impl<D: FnMut(Frame)> Conversation<D> {
         let mut silent_from = Instant::now() + silence;
         let mut stopped = false;
         let mut buffer = vec![0; 64 << 10];
-        say(connection, &request.hello(), silent_from).await;
+        let (hello, mut allowance) = request.hello();
+        say(connection, &hello, silent_from).await;
         loop {
             tokio::select! {
                 read = connection.output.read(&mut buffer) => {
@@ -114,8 +120,9 @@ impl<D: FnMut(Frame)> Conversation<D> {
                 () = sleep_until(silent_from) => {
                     return Err(format!("the agent has not been heard of for {} s", silence.as_secs()));
                 }
-                _ = heartbeat.tick() => {
-                    say(connection, &Frame::Heartbeat(Heartbeat::default()), silent_from).await;
+                () = due(&mut heartbeat, &mut allowance) => {
+                    let allowed = allowance.as_mut().map(Allowance::tell);
+                    say(connection, &Frame::Heartbeat(Heartbeat { allowed, ..Heartbeat::default() }), silent_from).await;
                 }
                 () = asked(&mut stop), if !stopped => {
                     stopped = true;
@@ -153,6 +160,20 @@ impl<D: FnMut(Frame)> Conversation<D> {
                 return Ok(Some(Ending::Complete));
             }
         }
+    }
+}
+
+/// Waits until a sign of life is due, or much more may be sent.
+async fn due(heartbeat: &mut Interval, allowance: &mut Option<Allowance>) {
+    let grow = async {
+        match allowance {
+            Some(allowance) => allowance.grow().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = heartbeat.tick() => {}
+        () = grow => {}
     }
 }
 

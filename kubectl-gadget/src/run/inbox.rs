@@ -1,13 +1,18 @@
 //! What has come from the agents and waits to be printed.
 //!
-//! Records are let in up to a limit; beyond it, when nobody reads the output, they are counted and dropped here.
+//! Records are let in up to a limit; beyond it, when nobody reads the output, they are counted and dropped here. No pod may
+//! take all of the room.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use gadgets::record::records;
+use gadgets::shares::Shares;
 use gadgets::wire::{Frame, Loss, Stage};
+use tokio::sync::watch;
+
+use super::allowance::Allowance;
 
 /// Bytes of records that may wait.
 const LIMIT: usize = 16 << 20;
@@ -39,29 +44,71 @@ pub(crate) struct Inbox {
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     waiting: VecDeque<(Instant, News)>,
-    bytes: usize,
+    /// What waits, by the cgroups of the streams.
+    shares: Shares<(SourceId, u64)>,
+    /// For each stream, the bytes of batches that do not wait any more.
+    taken: Vec<watch::Sender<u64>>,
     closed: bool,
     abandoned: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), shares: Shares::of(LIMIT), taken: Vec::new(), closed: false, abandoned: false }
+    }
+}
+
+impl State {
+    fn put(&mut self, news: News) {
+        if let Some(news) = add_up(&mut self.waiting, news) {
+            self.waiting.push_back((Instant::now(), news));
+        }
+    }
+
+    /// Takes in what there is room for, and counts the rest.
+    fn put_batch(&mut self, source: SourceId, batch: Vec<u8>) {
+        if self.shares.admit_all(batch.len()) {
+            return self.put(News::Frame(source, Frame::Batch(batch)));
+        }
+        let mut admitted = Vec::with_capacity(batch.len());
+        let mut dropped = BTreeMap::new();
+        for record in records(&batch).map_while(Result::ok) {
+            let cgroup = record.header.cgroup;
+            if self.shares.admit((source, cgroup), record.bytes.len()) {
+                admitted.extend_from_slice(record.bytes);
+            } else {
+                *dropped.entry(cgroup).or_default() += 1;
+            }
+        }
+        self.count_taken(source, batch.len() - admitted.len());
+        if !admitted.is_empty() {
+            self.put(News::Frame(source, Frame::Batch(admitted)));
+        }
+        if !dropped.is_empty() {
+            self.put(News::Dropped(source, dropped));
+        }
+    }
+
+    fn count_taken(&self, source: SourceId, bytes: usize) {
+        if let Some(taken) = self.taken.get(source) {
+            taken.send_modify(|taken| *taken += bytes as u64);
+        }
+    }
 }
 
 impl Inbox {
     /// Takes in what happened.
     pub(crate) fn put(&self, news: News) {
         let mut state = self.lock();
-        let news = match news {
-            News::Frame(source, Frame::Batch(batch)) if state.bytes + batch.len() > LIMIT => {
-                News::Dropped(source, count(&batch))
+        match news {
+            News::Frame(source, Frame::Batch(batch)) => state.put_batch(source, batch),
+            News::Joined(..) => {
+                state.taken.push(watch::Sender::default());
+                state.put(news);
             }
-            news => news,
-        };
-        if let News::Frame(_, Frame::Batch(batch)) = &news {
-            state.bytes += batch.len();
-        }
-        if let Some(news) = add_up(&mut state.waiting, news) {
-            state.waiting.push_back((Instant::now(), news));
+            news => state.put(news),
         }
         self.changed.notify_all();
     }
@@ -100,8 +147,20 @@ impl Inbox {
         if state.waiting.is_empty() && state.closed {
             return None;
         }
-        state.bytes = 0;
-        Some(std::mem::take(&mut state.waiting))
+        state.shares.clear();
+        let waiting = std::mem::take(&mut state.waiting);
+        for (_, news) in &waiting {
+            if let News::Frame(source, Frame::Batch(batch)) = news {
+                state.count_taken(*source, batch.len());
+            }
+        }
+        Some(waiting)
+    }
+
+    /// How much the agent of a stream may send in a session that begins.
+    pub(crate) fn allowance(&self, source: SourceId) -> Allowance {
+        let state = self.lock();
+        Allowance::new(state.taken[source].subscribe(), state.taken.len())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -148,13 +207,4 @@ fn pile(news: &News) -> Option<Pile> {
         }
         _ => None,
     }
-}
-
-/// How many records of each cgroup a batch has.
-fn count(batch: &[u8]) -> BTreeMap<u64, u64> {
-    let mut counts = BTreeMap::new();
-    for record in records(batch).map_while(Result::ok) {
-        *counts.entry(record.header.cgroup).or_default() += 1;
-    }
-    counts
 }

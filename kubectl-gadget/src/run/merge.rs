@@ -199,7 +199,7 @@ mod tests {
     }
 
     fn heartbeat(source: SourceId, complete_to: u64) -> News {
-        News::Frame(source, Frame::Heartbeat(Heartbeat { clock: None, complete_to_ns: Some(complete_to) }))
+        News::Frame(source, Frame::Heartbeat(Heartbeat { complete_to_ns: Some(complete_to), ..Heartbeat::default() }))
     }
 
     /// What is given out at a time: the times of records.

@@ -2,10 +2,11 @@
 //!
 //! - [`targets`]: which agents those are
 //! - [`nodes`]: all that take part; [`node`]: one node's sessions; [`conversation`] is one of them, over a [`connection`]
-//! - [`inbox`]: what has come, on its way to the printing thread; [`merge`]: its order
+//! - [`allowance`]: how much an agent may send; [`inbox`]: what has come, on its way to the printing thread; [`merge`]: its order
 //!
 //! It ends by its timeout, by the user, or when nobody reads the output any more.
 
+mod allowance;
 pub(crate) mod connection;
 pub(crate) mod conversation;
 pub(crate) mod inbox;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
+use gadgets::record::records;
 use gadgets::spec::RunSpec;
-use gadgets::wire::{FailureKind, Frame};
+use gadgets::wire::{FailureKind, Frame, Resume};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
@@ -53,6 +54,30 @@ pub(super) enum Sign {
     Failed(SourceId, String),
 }
 
+/// How far a node's stream has come.
+struct Progress {
+    /// The last sign of it, or when the user began to look.
+    since: Instant,
+    /// What has arrived of its session.
+    arrived: Option<Resume>,
+}
+
+impl Progress {
+    fn note(&mut self, frame: &Frame) {
+        self.since = Instant::now();
+        match (frame, &mut self.arrived) {
+            (Frame::Hello(hello), arrived) => {
+                *arrived = hello.session.map(|session| Resume { session, ..Resume::default() });
+            }
+            (Frame::Batch(batch), Some(arrived)) => {
+                arrived.records += records(batch).map_while(Result::ok).count() as u64
+            }
+            (Frame::Loss(loss), Some(arrived)) => arrived.lost += loss.count,
+            _ => {}
+        }
+    }
+}
+
 /// One node.
 pub(super) struct Node {
     pub(super) id: SourceId,
@@ -66,8 +91,7 @@ impl Node {
             Ok(connection) => connection,
             Err(error) => return Outcome::Failed(error),
         };
-        let mut since = self.shared.began;
-        match self.hold(connection, &mut since).await {
+        match self.hold(connection, &mut self.progress()).await {
             Ending::Complete => Outcome::Complete,
             Ending::Refused(failure) => Outcome::Failed(AgentFailure { failure, local: true }.into()),
             Ending::Broken { why, greeted: false } => Outcome::Failed(anyhow!(why)),
@@ -83,7 +107,7 @@ impl Node {
         let mut stop = self.shared.stop.clone();
         let mut pause = PAUSES.0;
         let mut greeted_once = false;
-        let mut since = self.shared.began;
+        let mut progress = self.progress();
         loop {
             let session = async {
                 let pod = ready_agent(&mut agent).await?;
@@ -98,7 +122,7 @@ impl Node {
             };
             let connected = Instant::now();
             let why = match session {
-                Ok(connection) => match self.hold(connection, &mut since).await {
+                Ok(connection) => match self.hold(connection, &mut progress).await {
                     Ending::Complete if *stop.borrow() => return Outcome::Complete,
                     Ending::Complete => "the agent ended the session".into(),
                     Ending::Refused(failure) if may_pass(failure.kind) => failure.message,
@@ -125,13 +149,18 @@ impl Node {
         }
     }
 
-    /// Holds a session. The user began to look at this node at `since`: moves it to the last sign of the session.
-    async fn hold(&self, connection: Connection, since: &mut Instant) -> Ending {
+    fn progress(&self) -> Progress {
+        Progress { since: self.shared.began, arrived: None }
+    }
+
+    /// Holds a session, from where the stream has come on.
+    async fn hold(&self, connection: Connection, progress: &mut Progress) -> Ending {
         let Shared { spec, stop, inbox, signs, .. } = &self.shared;
-        let began_ms_ago = u64::try_from(since.elapsed().as_millis()).unwrap_or_default();
+        let began_ms_ago = u64::try_from(progress.since.elapsed().as_millis()).unwrap_or_default();
         let spec = RunSpec { began_ms_ago, ..spec.clone() };
-        conversation::hold(connection, Request::Run(Box::new(spec)), stop.clone(), |frame| {
-            *since = Instant::now();
+        let request = Request::Run(Box::new(spec), progress.arrived, inbox.allowance(self.id));
+        conversation::hold(connection, request, stop.clone(), |frame| {
+            progress.note(&frame);
             let is_hello = matches!(frame, Frame::Hello(_));
             inbox.put(News::Frame(self.id, frame));
             if is_hello {

@@ -13,9 +13,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use gadgets::diagnosis::Diagnosis;
-use nix::sys::signal::{Signal, kill};
 
-use crate::{Client, Seen, agent_command, dist, wait_for};
+use crate::{Client, Seen, agent_command, dist};
 
 /// What makes containers, and removes them when it is dropped.
 pub trait Containers {
@@ -96,12 +95,10 @@ impl Scenario {
         client.read_until_seen("the first events", |seen| {
             seen.iter().filter(|line| line["type"] == "event").count() as u64 == before
         });
-        let agent = client.process.children()[0];
-        kill(agent, Signal::SIGSTOP).unwrap();
-        wait_for("the agent to stop", || fs::read_to_string(format!("/proc/{agent}/stat")).unwrap().contains(") T "));
+        let frozen = client.freeze_agent();
         fs::write(&go_file, "").unwrap();
         containers.wait(&format!("storm/{pod}"), "app");
-        kill(agent, Signal::SIGCONT).unwrap();
+        drop(frozen);
         let seen = client.stop();
 
         let shown = seen.events().len() as u64;
