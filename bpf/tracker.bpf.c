@@ -67,9 +67,8 @@ struct {
 /* What went wrong, by enum tracker_trouble. Never reset. */
 enum tracker_trouble {
 	TROUBLE_EVENTS_FULL = 0,  /* user space missed an event: it walks the hierarchy again */
-	TROUBLE_CGROUPS_FULL = 1, /* a cgroup is not followed: its events count as the host's */
-	TROUBLE_NO_SLOT = 2,      /* a pod went to SLOT_SHARED */
-	TROUBLE_COUNT = 3,
+	TROUBLE_NO_SLOT = 1,     /* a pod went to SLOT_SHARED */
+	TROUBLE_COUNT = 2,
 };
 
 struct {
@@ -79,9 +78,9 @@ struct {
 	__type(value, __u64);
 } troubles SEC(".maps");
 
-static __always_inline void count_trouble(__u32 trouble)
+static __always_inline void count(void *counters, __u32 which)
 {
-	__u64 *count = bpf_map_lookup_elem(&troubles, &trouble);
+	__u64 *count = bpf_map_lookup_elem(counters, &which);
 
 	if (count)
 		__sync_fetch_and_add(count, 1);
@@ -147,7 +146,7 @@ static __always_inline bool place(struct tracker_buffer *b, struct cgroup *cgrou
 		entry->level = level;
 		if (bpf_map_pop_elem(&free_slots, &entry->slot)) {
 			entry->slot = SLOT_SHARED;
-			count_trouble(TROUBLE_NO_SLOT);
+			count(&troubles, TROUBLE_NO_SLOT);
 		} else {
 			b->event.fresh = true;
 		}
@@ -158,10 +157,12 @@ static __always_inline bool place(struct tracker_buffer *b, struct cgroup *cgrou
 		return true;
 	}
 	slot = bpf_map_lookup_elem(&names, b->name);
-	if (!slot)
-		return false;
-	entry->slot = *slot;
-	return true;
+	if (slot)
+		entry->slot = *slot;
+	else
+		/* The parent may be one that found no room: user space knows. */
+		entry->slot = slot_without_entry();
+	return slot || entry->slot != SLOT_HOST;
 }
 
 static __always_inline struct tracker_buffer *get_buffer(void)
@@ -186,7 +187,7 @@ static __always_inline void tell(struct tracker_event *event, __u32 kind, __u64 
 	if (length > PATH_MAX)
 		length = 0;
 	if (bpf_ringbuf_output(&tracker_events, event, __builtin_offsetof(struct tracker_event, path) + length, 0))
-		count_trouble(TROUBLE_EVENTS_FULL);
+		count(&troubles, TROUBLE_EVENTS_FULL);
 }
 
 SEC("tp_btf/cgroup_mkdir")
@@ -207,7 +208,7 @@ int BPF_PROG(cgroup_made, struct cgroup *cgroup, const char *path)
 	if (!place(b, cgroup, parent_id, &entry))
 		return 0;
 	if (bpf_map_update_elem(&cgroups, &id, &entry, BPF_ANY))
-		count_trouble(TROUBLE_CGROUPS_FULL);
+		count(&left_out, LEFT_OUT);
 	b->event.level = entry.level;
 	tell(&b->event, CGROUP_MADE, id, parent_id, entry.slot, path);
 	return 0;

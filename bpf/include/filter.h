@@ -13,7 +13,7 @@
 #include "gadget.h"
 
 #define SLOT_HOST 0   /* everything outside pods and containers */
-#define SLOT_SHARED 1 /* pods that found no free slot: always sent, user space decides */
+#define SLOT_SHARED 1 /* pods that found no free slot or no room in `cgroups`: always sent, user space decides */
 #define SLOT_FIRST 2
 
 struct cgroup_entry {
@@ -33,6 +33,20 @@ struct {
 	__type(key, __u64);     /* cgroup id in the hierarchy that is followed */
 	__type(value, struct cgroup_entry);
 } cgroups SEC(".maps");
+
+/* Cgroups that found no room there: how many so far, and at which number of them user space last found all of them in. */
+enum left_out {
+	LEFT_OUT = 0,
+	LEFT_OUT_MENDED = 1,
+	LEFT_OUT_COUNT = 2,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LEFT_OUT_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} left_out SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -84,12 +98,21 @@ static __always_inline __u64 current_cgroup(void)
 	return task_cgroup((struct task_struct *)bpf_get_current_task());
 }
 
+/* The slot of a cgroup that has no entry: it is the host's, unless some others have none either. */
+static __always_inline __u32 slot_without_entry(void)
+{
+	__u32 all = LEFT_OUT, mended = LEFT_OUT_MENDED;
+	__u64 *count = bpf_map_lookup_elem(&left_out, &all), *found = bpf_map_lookup_elem(&left_out, &mended);
+
+	return count && found && *count != *found ? SLOT_SHARED : SLOT_HOST;
+}
+
 /* Fills the header for an event of the current task, if somebody wants it. */
 static __always_inline bool gadget_wanted(struct gadget_header *header, __u16 stream)
 {
 	__u64 cgroup = current_cgroup();
 	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup);
-	__u32 slot = entry ? entry->slot : SLOT_HOST;
+	__u32 slot = entry ? entry->slot : slot_without_entry();
 	__u64 *mask = bpf_map_lookup_elem(&masks, &slot);
 	__u32 tgid;
 

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
 use tests::{Client, Pod, bundles, loads_programs};
 
 #[test]
@@ -246,19 +245,37 @@ fn containers_that_overran_the_tracker_are_found_and_told_as_a_gap() {
     let path = cgroups.make(&format!("/kubepods/pod{}", "f".repeat(32)));
     let below = path.strip_prefix(&cgroups.path("")).unwrap().to_owned();
     let mut client = Client::start(&["execsnoop", "--cgroup", &path]);
-    let agent = client.process.children()[0];
-    kill(agent, Signal::SIGSTOP).unwrap();
+    let frozen = client.freeze_agent();
     let container = |number: usize| format!("{below}/{number:064x}");
     for number in 0..12_000 {
         fs::create_dir(cgroups.directory(&container(number))).unwrap();
     }
-    kill(agent, Signal::SIGCONT).unwrap();
+    drop(frozen);
     assert!(client.read_until(|line| line["type"] == "gap"));
     cgroups.run(&container(11_999), "/bin/true found");
     let seen = client.stop();
     assert_eq!(args(&seen), ["found"]);
     assert_eq!(seen.summary()["gaps"], 1);
     assert_eq!(seen.summary()["complete"], true);
+}
+
+/// More containers than the kernel's map takes: what has no room in it is filtered in the agent, and lost is nothing.
+#[test]
+fn containers_that_find_the_map_full_are_seen_all_the_same() {
+    let _loads = loads_programs();
+    let cgroups = Cgroups::new("full");
+    let client = Client::start(&["execsnoop", "--cgroup", &cgroups.make("/watched")]);
+    for number in 0..17_000 {
+        cgroups.make(&format!("/watched/{number}"));
+    }
+    cgroups.make("/watched/last/inside");
+    cgroups.make("/beside");
+    for below in ["/watched/last", "/watched/last/inside", "/beside"] {
+        cgroups.run(below, &format!("/bin/true {below}"));
+    }
+    let seen = client.stop();
+    assert_eq!(args(&seen), ["/watched/last", "/watched/last/inside"]);
+    assert_eq!(seen.summary()["lost"], 0);
 }
 
 #[test]

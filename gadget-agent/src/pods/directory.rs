@@ -230,6 +230,18 @@ impl Directory {
         self.kernel.new_troubles()
     }
 
+    /// If cgroups found no room in the kernel's map, tries again.
+    pub(crate) fn place_left_out(&self) {
+        let Some(left_out) = self.kernel.left_out() else { return };
+        let place = |cgroup: &Arc<Cgroup>| {
+            self.kernel.entry(cgroup.id).is_some()
+                || self.kernel.set_entry(cgroup.id, cgroup.slot, level_of(cgroup.identity.as_ref())).is_ok()
+        };
+        if self.cgroups.values().all(place) {
+            self.kernel.set_mended(Some(left_out));
+        }
+    }
+
     /// Takes in what the kernel told. Returns whether that was anything.
     fn read_events(&mut self) -> bool {
         let events = self.kernel.take_events();
@@ -263,17 +275,18 @@ impl Directory {
             return self.reject(id, placed);
         }
         let identity = identify(path);
-        let (unit, level) = match (&identity, self.followed_ancestor(path)) {
-            (Some(identity), _) if identity.pod_uid.is_some() => (identity.unit.clone(), Level::Pod),
-            (Some(identity), _) => (identity.unit.clone(), Level::Container),
-            (None, Some(followed)) => (followed, Level::Other),
+        let unit = match (&identity, self.followed_ancestor(path)) {
+            (Some(identity), _) => identity.unit.clone(),
+            (None, Some(followed)) => followed,
             (None, None) => return self.reject(id, placed),
         };
+        let level = level_of(identity.as_ref());
         let slot = self.slots.of_unit(&unit, taken);
         if placed.is_none_or(|placed| (placed.slot, placed.level) != (slot, level as u32))
             && let Err(error) = self.kernel.set_entry(id, slot, level)
         {
-            tracing::warn!("{path} counts as the host's: {error}");
+            tracing::warn!("{path} is filtered in the agent instead of the kernel: {error}");
+            self.kernel.set_mended(None);
         }
         let pod = identity.as_ref().and_then(|identity| self.pod(identity.pod_uid.as_deref()?));
         let naming = match &identity {
@@ -409,6 +422,14 @@ impl Directory {
         if let Err(error) = self.slots.set_mask(slot, mask) {
             tracing::warn!("slot {slot} keeps its mask: {error}");
         }
+    }
+}
+
+fn level_of(identity: Option<&Identity>) -> Level {
+    match identity {
+        Some(identity) if identity.pod_uid.is_some() => Level::Pod,
+        Some(_) => Level::Container,
+        None => Level::Other,
     }
 }
 

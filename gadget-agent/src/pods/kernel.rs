@@ -44,29 +44,31 @@ pub(crate) struct Placed {
 pub(crate) enum Trouble {
     /// An event found the ring full.
     EventsFull,
-    /// A cgroup found its map full.
-    CgroupsFull,
     /// A pod found all slots taken.
     NoSlot,
 }
 
-const TROUBLES: [Trouble; 3] = [Trouble::EventsFull, Trouble::CgroupsFull, Trouble::NoSlot];
+const TROUBLES: [Trouble; 2] = [Trouble::EventsFull, Trouble::NoSlot];
 
 impl Trouble {
     /// What it means, in words.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::EventsFull => "the tracker's ring was full: containers may have been noticed late",
-            Self::CgroupsFull => "the map of cgroups is full: containers are missing",
             Self::NoSlot => "all slots are taken: further pods are filtered in the agent instead of the kernel",
         }
     }
 }
 
+/// `enum left_out` of `bpf/include/filter.h`.
+const LEFT_OUT: u32 = 0;
+const LEFT_OUT_MENDED: u32 = 1;
+
 /// What every gadget shares of `bpf/include/filter.h`.
 pub(crate) struct Filter {
     pub(crate) hierarchy: KernelIds,
     cgroups: MapHandle,
+    left_out: MapHandle,
     masks: MapHandle,
     entering: MapHandle,
 }
@@ -74,7 +76,8 @@ pub(crate) struct Filter {
 impl Filter {
     /// The maps, by name.
     pub(crate) fn maps(&self) -> BTreeMap<&'static str, &MapHandle> {
-        [("cgroups", &self.cgroups), ("masks", &self.masks), ("entering", &self.entering)].into()
+        let Self { cgroups, left_out, masks, entering, .. } = self;
+        [("cgroups", cgroups), ("left_out", left_out), ("masks", masks), ("entering", entering)].into()
     }
 }
 
@@ -85,6 +88,7 @@ pub(crate) struct Kernel {
     troubles: MapHandle,
     seen_troubles: [u64; TROUBLES.len()],
     cgroups: MapHandle,
+    left_out: MapHandle,
     names: MapHandle,
     _links: Vec<Link>,
 }
@@ -132,8 +136,8 @@ impl Kernel {
         builder.add(&ring, take).map_err(|error| failed(&error))?;
         let reader = builder.build().map_err(|error| failed(&error))?;
         let slots = Slots::new(map("masks")?, map("free_slots")?).map_err(|error| failed(&error))?;
-        let (cgroups, masks, entering) = (map("cgroups")?, map("masks")?, map("entering")?);
-        let filter = Filter { hierarchy, cgroups, masks, entering };
+        let (cgroups, left_out, masks, entering) = (map("cgroups")?, map("left_out")?, map("masks")?, map("entering")?);
+        let filter = Filter { hierarchy, cgroups, left_out, masks, entering };
         let links = load::attach_all(&object)
             .map_err(|refusal| AgentError::Unsupported(format!("cannot follow containers: {refusal}")))?;
         let kernel = Self {
@@ -142,6 +146,7 @@ impl Kernel {
             troubles: map("troubles")?,
             seen_troubles: [0; TROUBLES.len()],
             cgroups: map("cgroups")?,
+            left_out: map("left_out")?,
             names: map("names")?,
             _links: links,
         };
@@ -185,19 +190,36 @@ impl Kernel {
         let _ = self.cgroups.delete(&cgroup.to_ne_bytes());
     }
 
+    /// How many cgroups found no room in the map, if some of them may still have none.
+    pub(crate) fn left_out(&self) -> Option<u64> {
+        let all = number(&self.left_out, LEFT_OUT)?;
+        (number(&self.left_out, LEFT_OUT_MENDED) != Some(all)).then_some(all)
+    }
+
+    /// Says that all are in the map of the first so many that found no room; not even all, if `None`.
+    pub(crate) fn set_mended(&self, left_out: Option<u64>) {
+        // As many as there never are.
+        let mended = left_out.unwrap_or(u64::MAX).to_ne_bytes();
+        if let Err(error) = self.left_out.update(&LEFT_OUT_MENDED.to_ne_bytes(), &mended, MapFlags::ANY) {
+            tracing::warn!("cannot say which cgroups have no room: {error}");
+        }
+    }
+
     /// What went wrong since the last call.
     pub(crate) fn new_troubles(&mut self) -> Vec<Trouble> {
         let troubles = &self.troubles;
-        let read = |index: usize| {
-            let value = troubles.lookup(&(index as u32).to_ne_bytes(), MapFlags::ANY).ok().flatten()?;
-            value.try_into().ok().map(u64::from_ne_bytes)
-        };
         let is_new = |(index, seen): (usize, &mut u64)| {
-            let count = read(index).unwrap_or(*seen);
+            let count = number(troubles, index as u32).unwrap_or(*seen);
             (count > std::mem::replace(seen, count)).then_some(TROUBLES[index])
         };
         self.seen_troubles.iter_mut().enumerate().filter_map(is_new).collect()
     }
+}
+
+/// A number of an array.
+fn number(array: &MapHandle, index: u32) -> Option<u64> {
+    let value = array.lookup(&index.to_ne_bytes(), MapFlags::ANY).ok().flatten()?;
+    value.try_into().ok().map(u64::from_ne_bytes)
 }
 
 /// Reads `struct tracker_event`.

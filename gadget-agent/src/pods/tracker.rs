@@ -209,6 +209,7 @@ impl Tracker {
 
     /// Mends and reports what went wrong in the kernel.
     fn check(&self, directory: &mut Directory) {
+        directory.place_left_out();
         let troubles = directory.new_troubles();
         let mut gaps = lock(&self.gaps);
         let from_ns = std::mem::replace(&mut gaps.checked_ns, clock::boot_ns());
