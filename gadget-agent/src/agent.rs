@@ -23,6 +23,7 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Checks the host and starts to follow its containers; with `watch_pods` also the API server's word on them.
+    /// Rings and queues take at most `budget` bytes.
     ///
     /// # Errors
     /// If the host lacks something.
@@ -31,6 +32,7 @@ impl Agent {
         node: Option<String>,
         bundles: Bundles,
         watch_pods: bool,
+        budget: Option<u64>,
     ) -> Result<Self, AgentError> {
         host::check()?;
         host::provide_tracefs();
@@ -39,6 +41,6 @@ impl Agent {
         if watch_pods {
             watch::start(&node, &tracker)?;
         }
-        Ok(Self { catalogue, node, instances: Instances::new(Arc::clone(&tracker)), tracker })
+        Ok(Self { catalogue, node, instances: Instances::new(Arc::clone(&tracker), budget), tracker })
     }
 }

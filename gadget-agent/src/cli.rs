@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 use gadgets::catalogue::Catalogue;
 
 use crate::agent::Agent;
 use crate::pods::bundle;
-use crate::{host, probe, server, session};
+use crate::{host, probe, server, session, sizes};
 
 /// The agent of kubectl gadget: loads BPF programs and streams what they see. People use kubectl-gadget.
 #[derive(Parser)]
@@ -39,6 +40,9 @@ struct DaemonArgs {
     /// Ask the API server about the node's pods, as the service account of the pod that this runs in
     #[arg(long)]
     pods: bool,
+    /// What the rings of gadgets and the queues of sessions may take of the node's memory; a run beyond that is refused
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize(sizes::BUDGET))]
+    budget: ByteSize,
 }
 
 #[derive(Args)]
@@ -70,8 +74,13 @@ struct HostArgs {
 }
 
 impl HostArgs {
-    fn start(self, catalogue: Catalogue, watch_pods: bool) -> Result<Agent, crate::error::AgentError> {
-        Agent::start(catalogue, self.node, bundle::Bundles::new(&self.bundles), watch_pods)
+    fn start(
+        self,
+        catalogue: Catalogue,
+        watch_pods: bool,
+        budget: Option<u64>,
+    ) -> Result<Agent, crate::error::AgentError> {
+        Agent::start(catalogue, self.node, bundle::Bundles::new(&self.bundles), watch_pods, budget)
     }
 }
 
@@ -89,7 +98,7 @@ pub(crate) fn run(catalogue: Catalogue) -> ExitCode {
         Command::Daemon(args) => daemon(args, catalogue),
         Command::Session(args) if args.local => {
             // The client was told why it ended, and tells the user.
-            return match session::serve_stdio(|| args.host.start(catalogue, false)) {
+            return match session::serve_stdio(|| args.host.start(catalogue, false, None)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     tracing::debug!("the session ended: {error}");
@@ -115,7 +124,7 @@ fn daemon(args: DaemonArgs, catalogue: Catalogue) -> anyhow::Result<()> {
     // In a cluster these are its last words, which the client shows.
     let agent = args
         .host
-        .start(catalogue, args.pods)
+        .start(catalogue, args.pods, Some(args.budget.as_u64()))
         .map_err(|error| anyhow::anyhow!("{error}; what mends it: kubectl gadget doctor"))?;
     listener.serve(&agent)
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use bytesize::ByteSize;
 use gadgets::catalogue::Gadget;
 use gadgets::spec::RING_BYTES_MIN;
 use gadgets::wire::{self, Frame, GadgetStatus};
@@ -18,6 +19,7 @@ use crate::pods::tracker::Tracker;
 use crate::runtime::attach::{Attached, attach};
 use crate::runtime::load::Plan;
 use crate::runtime::ring::Alarm;
+use crate::sizes;
 use crate::sync::lock;
 use crate::worker::Worker;
 
@@ -71,6 +73,8 @@ pub(crate) struct About {
 /// All instances of this agent.
 pub(crate) struct Instances {
     tracker: Arc<Tracker>,
+    /// Bytes that rings and queues may take.
+    budget: Option<u64>,
     running: Mutex<Running>,
 }
 
@@ -92,7 +96,33 @@ struct Handle {
     sessions: Arc<()>,
 }
 
+impl Handle {
+    fn session_count(&self) -> u64 {
+        Arc::strong_count(&self.sessions) as u64 - 1
+    }
+}
+
 impl Running {
+    /// Whether there is room for another session that needs this.
+    fn check_budget(&self, key: &Key, budget: u64) -> Result<(), AgentError> {
+        let rings: u64 = self.by_key.values().map(|handle| handle.kernel_bytes).sum();
+        let queues = self.by_key.values().map(|handle| handle.session_count() * sizes::SESSION).sum::<u64>();
+        let ring = if self.by_key.contains_key(key) { 0 } else { key.ring_bytes.into() };
+        let free = budget.saturating_sub(rings + queues);
+        if ring + sizes::SESSION <= free {
+            return Ok(());
+        }
+        Err(AgentError::Busy(format!(
+            "{} are free of the {} that runs on this node may take ({} have rings, {} queues), and this one needs {}: end \
+             some, or use a smaller --buffer",
+            ByteSize(free),
+            ByteSize(budget),
+            ByteSize(rings),
+            ByteSize(queues),
+            ByteSize(ring + sizes::SESSION)
+        )))
+    }
+
     fn free_bit(&self) -> Result<u32, AgentError> {
         let bit = self.bits.trailing_ones();
         if bit < MAX_INSTANCES {
@@ -138,10 +168,10 @@ impl Drop for Membership {
 }
 
 impl Instances {
-    pub(crate) fn new(tracker: Arc<Tracker>) -> Arc<Self> {
+    pub(crate) fn new(tracker: Arc<Tracker>, budget: Option<u64>) -> Arc<Self> {
         // No agent that ran here before has come so far.
         let running = Running { last_member: clock::now().wall_ns, ..Running::default() };
-        Arc::new(Self { tracker, running: Mutex::new(running) })
+        Arc::new(Self { tracker, budget, running: Mutex::new(running) })
     }
 
     /// Joins the instance for this key, which is started if it does not run. The frames of `greet` are sent as soon as
@@ -158,6 +188,9 @@ impl Instances {
     ) -> Result<Membership, AgentError> {
         // Held while the gadget loads: a second session with the same wish finds it running.
         let mut running = self.lock();
+        if let Some(budget) = self.budget {
+            running.check_budget(&key, budget)?;
+        }
         if !running.by_key.contains_key(&key) {
             let bit = running.free_bit()?;
             let handle = self.start(gadget, key.clone(), bit)?;
@@ -189,7 +222,7 @@ impl Instances {
             parameters: key.constants.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
             ring_bytes: key.ring_bytes,
             kernel_bytes: handle.kernel_bytes,
-            sessions: Arc::strong_count(&handle.sessions) as u64 - 1,
+            sessions: handle.session_count(),
         };
         self.lock().by_key.iter().map(describe).collect()
     }

@@ -13,10 +13,8 @@ use gadgets::record::records;
 use gadgets::shares::Shares;
 use gadgets::wire::{Frame, HEARTBEAT_SECONDS, Heartbeat};
 
+use crate::sizes::QUEUE;
 use crate::sync::lock;
-
-/// Bytes of records that may wait.
-const LIMIT: usize = 8 << 20;
 
 /// The queue between those who produce frames and the thread that writes them.
 pub(crate) struct Outbox {
@@ -49,7 +47,7 @@ pub(crate) type Refused = BTreeMap<u32, u64>;
 
 impl Default for Outbox {
     fn default() -> Self {
-        let shares = Shares::of(LIMIT);
+        let shares = Shares::of(QUEUE);
         let frames = VecDeque::new();
         let state = State { frames, shares, allowed: u64::MAX, closed: false, writing: false, broken: false };
         Self { state: Mutex::new(state), changed: Condvar::new() }
@@ -223,7 +221,7 @@ mod tests {
             assert!(of_batch.keys().all(|slot| *slot == 7));
             refused += of_batch.values().sum::<u64>();
         }
-        assert!(refused > 20_000 - (LIMIT as u64 >> 10));
+        assert!(refused > 20_000 - (QUEUE as u64 >> 10));
         // It is one pod's doing, and another's are taken.
         assert_eq!(outbox.offer(&[], batch(8, 100)), Ok(Refused::new()));
         outbox.put(&Frame::Stop);

@@ -11,6 +11,13 @@ const TRACKER_RING: (u32, u32) = (1 << 20, 64 << 10);
 /// processors 128 at a time, so that a small one runs out with most of it unused.
 const ENTERING: (u32, u32) = (4096, 256);
 
+/// Bytes that the rings and queues of a daemon may take: what the manifest grants, without what the agent needs itself.
+pub(crate) const BUDGET: u64 = 448 << 20;
+/// What of that a session may take: its records wait once in its queue and once on their way out.
+pub(crate) const SESSION: u64 = 2 * QUEUE as u64;
+/// Bytes of records that may wait for a client.
+pub(crate) const QUEUE: usize = 8 << 20;
+
 /// Bytes of a gadget's ring if nobody asks for another.
 pub(crate) fn ring() -> u32 {
     ring_for(host::possible_processors())

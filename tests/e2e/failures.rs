@@ -222,6 +222,21 @@ fn a_client_that_asks_for_what_is_not_there() {
 }
 
 #[test]
+fn more_than_a_node_grants() {
+    let _loads = tests::loads_programs();
+    let daemon = Daemon::start("budget");
+    let large = ["--socket", daemon.socket(), "--buffer", "256MiB"];
+    let first = Client::start(&[&["execsnoop"], &large[..]].concat());
+    // What runs already can be shared; another ring of that size is too much.
+    let second = Client::start(&[&["execsnoop"], &large[..]].concat());
+    let third = [&["execsnoop", "--failed", "--local"], &large[..]].concat();
+    fails(&third, 1, &["free of the 448.0 MiB", "needs 272.0 MiB", "a smaller --buffer"]);
+    Client::start(&["execsnoop", "--failed", "--socket", daemon.socket()]).stop();
+    [first, second].into_iter().for_each(|client| _ = client.stop());
+    assert_eq!(client_output(&[&third[..], &["--timeout", "1ms"]].concat()).status.code(), Some(0));
+}
+
+#[test]
 fn a_second_daemon_on_a_socket() {
     let _loads = tests::loads_programs();
     let daemon = Daemon::start("second");
