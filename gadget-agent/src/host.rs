@@ -47,6 +47,11 @@ pub(crate) fn has_tracefs() -> bool {
     Path::new(TRACEFS).join("events").exists()
 }
 
+/// Whether tracefs has a file; `None` if tracefs is not there.
+pub(crate) fn in_tracefs(file: &str) -> Option<bool> {
+    has_tracefs().then(|| Path::new(TRACEFS).join(file).exists())
+}
+
 /// Makes sure that system call tracepoints can be found. Where nobody has mounted tracefs, it is mounted for this
 /// process alone; where that is not allowed, gadgets take other variants. To be called before there are threads.
 pub(crate) fn provide_tracefs() {

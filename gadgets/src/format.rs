@@ -1,7 +1,7 @@
 //! From values to text: safe on a terminal, lossless in JSON.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -14,42 +14,34 @@ use crate::record::Value;
 use crate::schema::{Field, Kind};
 
 /// Stands for what was cut off.
-const ELLIPSIS: char = '…';
+const ELLIPSIS: &str = "…";
 
-/// A value as a table shows it: one line, without anything that a terminal would obey.
-pub fn cell(value: &Value<'_>, kind: Kind) -> String {
-    let mut out = String::new();
-    match value {
-        Value::Signed(number) if kind == Kind::Errno => match errno::name(*number) {
-            Some(name) => out.push_str(name),
-            None => out = number.to_string(),
+/// Adds a value as a table shows it: one line, without anything that a terminal would obey.
+pub fn cell(value: &Value<'_>, kind: Kind, out: &mut String) {
+    // Writing to a String cannot fail.
+    let _ = match value {
+        Value::Signed(number) => match errno::name(*number).filter(|_| kind == Kind::Errno) {
+            Some(name) => out.write_str(name),
+            None => write!(out, "{number}"),
         },
-        Value::Unsigned(number) if kind == Kind::Duration => out = duration(*number),
-        Value::Unsigned(number) => out = number.to_string(),
-        Value::Signed(number) => out = number.to_string(),
-        Value::Bool(truth) => out = truth.to_string(),
+        Value::Unsigned(number) if kind == Kind::Duration => duration(*number, out),
+        Value::Unsigned(number) => write!(out, "{number}"),
+        Value::Bool(truth) => write!(out, "{truth}"),
         Value::Text { bytes, cut } => {
-            escape(bytes, &mut out);
-            if *cut {
-                out.push(ELLIPSIS);
-            }
+            escape(bytes, out);
+            out.write_str(if *cut { ELLIPSIS } else { "" })
         }
         Value::List(list) => {
-            for text in list.iter() {
-                if !out.is_empty() {
+            for (index, text) in list.iter().enumerate() {
+                if index > 0 {
                     out.push(' ');
                 }
-                quote(text, &mut out);
+                quote(text, out);
             }
-            if list.cut {
-                out.push(ELLIPSIS);
-            }
+            out.write_str(if list.cut { ELLIPSIS } else { "" })
         }
-        Value::Opaque(bytes) => bytes.iter().for_each(|byte| {
-            let _ = write!(out, "{byte:02x}");
-        }),
-    }
-    out
+        Value::Opaque(bytes) => bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}")),
+    };
 }
 
 /// Adds a value to a JSON object: `"name":value` and its companions, each behind a comma.
@@ -108,6 +100,12 @@ pub fn member<T: Serialize + ?Sized>(name: &str, suffix: &str, value: &T, out: &
 /// Adds text in a form that a terminal shows and does not obey: control characters, bytes that are not UTF-8 and
 /// characters that reorder or hide what is around them become escapes, and a backslash two.
 pub fn escape(text: &[u8], out: &mut String) {
+    let is_plain = |byte: &u8| (b' '..=b'~').contains(byte) & (*byte != b'\\');
+    if let Ok(text) = std::str::from_utf8(text)
+        && text.as_bytes().iter().fold(true, |plain, byte| plain & is_plain(byte))
+    {
+        return out.push_str(text);
+    }
     for chunk in text.utf8_chunks() {
         for character in chunk.valid().chars() {
             match character {
@@ -174,12 +172,12 @@ fn quote(text: &[u8], out: &mut String) {
     out.push('"');
 }
 
-fn duration(ns: u64) -> String {
+fn duration(ns: u64, out: &mut String) -> fmt::Result {
     match ns {
-        0..1_000 => format!("{ns}ns"),
-        1_000..1_000_000 => format!("{:.1}us", ns as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1}ms", ns as f64 / 1e6),
-        _ => format!("{:.2}s", ns as f64 / 1e9),
+        0..1_000 => write!(out, "{ns}ns"),
+        1_000..1_000_000 => write!(out, "{:.1}us", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => write!(out, "{:.1}ms", ns as f64 / 1e6),
+        _ => write!(out, "{:.2}s", ns as f64 / 1e9),
     }
 }
 
@@ -248,6 +246,12 @@ mod tests {
         out
     }
 
+    fn cell_of(value: &Value<'_>, kind: Kind) -> String {
+        let mut out = String::new();
+        cell(value, kind, &mut out);
+        out
+    }
+
     fn text(bytes: &[u8]) -> Value<'_> {
         Value::Text { bytes, cut: false }
     }
@@ -287,14 +291,14 @@ mod tests {
     #[test]
     fn arguments_can_be_told_apart() {
         with_list(&[b"sh".into(), b"-c".into(), b"echo \"a b\"".into(), b"".into()], |value| {
-            assert_eq!(cell(value, Kind::Strings), r#"sh -c "echo \"a b\"" """#);
+            assert_eq!(cell_of(value, Kind::Strings), r#"sh -c "echo \"a b\"" """#);
         });
     }
 
     #[test]
     fn results_have_names() {
-        assert_eq!(cell(&Value::Signed(-2), Kind::Errno), "ENOENT");
-        assert_eq!(cell(&Value::Signed(0), Kind::Errno), "0");
+        assert_eq!(cell_of(&Value::Signed(-2), Kind::Errno), "ENOENT");
+        assert_eq!(cell_of(&Value::Signed(0), Kind::Errno), "0");
         assert_eq!(as_json(&Value::Signed(-2), Kind::Errno), serde_json::json!({"f": -2, "f_name": "ENOENT"}));
         assert_eq!(as_json(&Value::Signed(0), Kind::Errno), serde_json::json!({"f": 0}));
     }
@@ -321,7 +325,7 @@ mod tests {
 
         #[test]
         fn cells_hold_one_harmless_line(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let cell = cell(&text(&bytes), Kind::Text);
+            let cell = cell_of(&text(&bytes), Kind::Text);
             prop_assert!(!cell.chars().any(|c| c.is_control() || is_invisible(c)));
         }
 

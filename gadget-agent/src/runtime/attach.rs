@@ -91,7 +91,7 @@ pub(crate) fn attach(
     let mut choices: Vec<Choice> = choices.collect::<Result<_, _>>()?;
     loop {
         for choice in &mut choices {
-            while let Some(Some(why)) = choice.variant().map(too_new) {
+            while let Some(Some(why)) = choice.variant().map(ruled_out) {
                 choice.give_up(&why);
             }
         }
@@ -141,10 +141,15 @@ fn unmet(variant: &'static Variant) -> Option<Unmet> {
     variant.requires.iter().find_map(check).map(|(requirement, refusal)| Unmet { requirement, refusal })
 }
 
-/// Why a variant is not to be tried on this kernel. One that is as new as what the variant needs is taken at its word:
+/// Why a variant is not to be tried on this kernel: it was not built for it, or is too old. One that is as new as what the variant needs is taken at its word:
 /// that it loads shows that it can, and trying all needs first would make every start slower. An older kernel may load it,
 /// and yet not do it well.
-fn too_new(variant: &'static Variant) -> Option<String> {
+fn ruled_out(variant: &'static Variant) -> Option<String> {
+    let lacks_sign =
+        |requirement: &&&Requirement| requirement.sign.is_some_and(|file| host::in_tracefs(file) == Some(false));
+    if let Some(requirement) = variant.requires.iter().find(lacks_sign) {
+        return Some(format!("needs {requirement}, which this kernel was built without"));
+    }
     let release = Release::parse(&host::kernel());
     let is_old = variant.requires.iter().any(|requirement| release.is_none_or(|release| release < requirement.since));
     if is_old { unmet(variant).map(|unmet| unmet.to_string()) } else { None }

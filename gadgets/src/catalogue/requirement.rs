@@ -11,6 +11,9 @@ pub struct Requirement {
     pub program: &'static str,
     /// The first release that can, on x86-64, if nobody has configured it away or forbidden it.
     pub since: Release,
+    /// A file of tracefs that every kernel has that was built for it. Where it is missing nothing need be tried, and trying
+    /// takes long enough for somebody to wait.
+    pub sign: Option<&'static str>,
     /// What helps where a kernel of that release or a later one still cannot.
     pub mend: &'static str,
 }
@@ -33,6 +36,7 @@ pub static TYPED_TRACEPOINTS: Requirement = Requirement {
     name: "typed tracepoints",
     program: "typed_tracepoints",
     since: Release(5, 5),
+    sign: None,
     mend: "kubectl gadget deploy (the agent needs the capabilities BPF and PERFMON), on a kernel with BTF",
 };
 
@@ -42,6 +46,7 @@ pub static TRAMPOLINES: Requirement = Requirement {
     name: "trampolines",
     program: "trampolines",
     since: Release(5, 12),
+    sign: Some("available_filter_functions"),
     mend: "a kernel whose functions may be patched: CONFIG_DYNAMIC_FTRACE, and no hypervisor or security module against it",
 };
 
@@ -50,6 +55,7 @@ pub static KPROBES: Requirement = Requirement {
     name: "kprobes",
     program: "kprobes",
     since: Release(4, 1),
+    sign: Some("kprobe_events"),
     mend: "sysctl -w kernel.perf_event_paranoid=2, on a kernel with CONFIG_KPROBE_EVENTS that is not locked down",
 };
 
@@ -58,6 +64,7 @@ pub static TRACEPOINTS: Requirement = Requirement {
     name: "tracepoints",
     program: "tracepoints",
     since: Release(4, 7),
+    sign: Some("events"),
     mend: "sysctl -w kernel.perf_event_paranoid=2; mount -t tracefs tracefs /sys/kernel/tracing",
 };
 
@@ -66,6 +73,7 @@ pub static SYSCALL_TRACEPOINTS: Requirement = Requirement {
     name: "system call tracepoints",
     program: "syscall_tracepoints",
     since: Release(4, 7),
+    sign: Some("events/syscalls"),
     mend: "sysctl -w kernel.perf_event_paranoid=2; mount -t tracefs tracefs /sys/kernel/tracing; CONFIG_FTRACE_SYSCALLS",
 };
 

@@ -1,5 +1,6 @@
 //! Rows as they come. A column is as wide as its widest cell so far, so nothing is ever cut.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use gadgets::format::{self, TimeFormat};
@@ -22,53 +23,65 @@ pub(super) struct Table {
     columns: Vec<String>,
     widths: Vec<usize>,
     time: TimeFormat,
+    /// The row that is being written.
+    line: String,
 }
 
 impl Table {
     pub(super) fn new(columns: Columns) -> Self {
         let widths = columns.0.iter().map(|name| first_width(name)).collect();
-        Self { columns: columns.0, widths, time: TimeFormat::time_of_day(TimeZone::system()) }
+        Self { columns: columns.0, widths, time: TimeFormat::time_of_day(TimeZone::system()), line: String::new() }
     }
 
-    fn write_row(&mut self, cells: &[String], out: &mut dyn Write) -> io::Result<()> {
-        let mut line = String::new();
-        // Missing columns at the end need no padding.
-        for (index, cell) in cells.iter().enumerate() {
-            let length = cell.chars().count();
-            let width = &mut self.widths[index];
+    /// Writes a row whose cells `add` adds to the line, one by one.
+    fn write_row(
+        &mut self,
+        out: &mut dyn Write,
+        mut add: impl FnMut(&str, &mut TimeFormat, &mut String),
+    ) -> io::Result<()> {
+        let Self { columns, widths, time, line } = self;
+        line.clear();
+        for (index, (column, width)) in columns.iter().zip(&mut *widths).enumerate() {
+            let start = line.len();
+            add(column, time, line);
+            let length = line[start..].chars().count();
             *width = length.clamp(*width, WIDEST.max(*width));
-            line.push_str(cell);
-            if index + 1 < cells.len() {
-                line.extend(std::iter::repeat_n(' ', width.saturating_sub(length) + 1));
+            // Missing columns at the end need no padding.
+            if index + 1 < columns.len() {
+                let _ = write!(line, "{:1$}", "", width.saturating_sub(length) + 1);
             }
         }
         line.push('\n');
         out.write_all(line.as_bytes())
     }
+}
 
-    fn cell(time: &mut TimeFormat, name: &str, context: &Context, stream: &Stream, record: &Record<'_>) -> String {
-        let entry = &context.owner(record.header.cgroup).entry;
-        let text = |name: Option<&str>| {
-            let mut cell = String::new();
-            format::escape(name.unwrap_or(NOTHING).as_bytes(), &mut cell);
-            cell
-        };
-        match name {
-            "node" => text(Some(&context.node.name)),
-            "namespace" => text(entry.namespace.as_deref()),
-            "pod" => text(entry.pod.as_deref()),
-            "container" => text(entry.container.as_deref()),
-            "owner" => text(entry.owner.as_deref()),
-            "labels" => {
-                let labels: Vec<String> = entry.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                text((!labels.is_empty()).then(|| labels.join(",")).as_deref())
-            }
-            "time" => time.of(context.clock.wall(record.header.time)).to_owned(),
-            field => stream
-                .field(field)
-                .and_then(|field| Some(format::cell(&record.value(field).ok()?, field.kind)))
-                .unwrap_or_else(|| NOTHING.to_owned()),
+/// Adds what a column shows of a record.
+fn add_cell(
+    name: &str,
+    context: &Context,
+    stream: &Stream,
+    record: &Record<'_>,
+    time: &mut TimeFormat,
+    line: &mut String,
+) {
+    let entry = &context.owner(record.header.cgroup).entry;
+    let mut text = |name: Option<&str>| format::escape(name.unwrap_or(NOTHING).as_bytes(), line);
+    match name {
+        "node" => text(Some(&context.node.name)),
+        "namespace" => text(entry.namespace.as_deref()),
+        "pod" => text(entry.pod.as_deref()),
+        "container" => text(entry.container.as_deref()),
+        "owner" => text(entry.owner.as_deref()),
+        "labels" => {
+            let labels: Vec<String> = entry.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            text((!labels.is_empty()).then(|| labels.join(",")).as_deref())
         }
+        "time" => line.push_str(time.of(context.clock.wall(record.header.time))),
+        field => match stream.field(field).and_then(|field| Some((record.value(field).ok()?, field.kind))) {
+            Some((value, kind)) => format::cell(&value, kind, line),
+            None => line.push_str(NOTHING),
+        },
     }
 }
 
@@ -86,8 +99,7 @@ fn first_width(name: &str) -> usize {
 
 impl Form for Table {
     fn ready(&mut self, out: &mut dyn Write) -> io::Result<()> {
-        let header: Vec<String> = self.columns.iter().map(|name| name.to_uppercase()).collect();
-        self.write_row(&header, out)
+        self.write_row(out, |name, _, line| line.push_str(&name.to_uppercase()))
     }
 
     fn begin(&mut self, context: &Context, out: &mut dyn Write) -> io::Result<()> {
@@ -98,9 +110,7 @@ impl Form for Table {
 
     fn row(&mut self, context: &Context, record: &Record<'_>, out: &mut dyn Write) -> io::Result<()> {
         let Some(stream) = context.stream(record) else { return Ok(()) };
-        let Self { columns, time, .. } = self;
-        let cells: Vec<String> = columns.iter().map(|name| Self::cell(time, name, context, stream, record)).collect();
-        self.write_row(&cells, out)
+        self.write_row(out, |name, time, line| add_cell(name, context, stream, record, time, line))
     }
 
     fn loss(&mut self, context: &Context, loss: &Loss, out: &mut dyn Write) -> io::Result<()> {
