@@ -4,10 +4,8 @@ use gadgets::wire::{Frame, Heartbeat};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::agent::FakeAgent;
 use crate::client::{Client, Ended};
-use crate::cluster::FakeCluster;
-use crate::now;
+use tests::fake::{FakeAgent, FakeCluster, now};
 
 /// Twice what may wait, what a client needs anyway, and some air.
 const MEMORY: u64 = 150 << 20;
@@ -90,4 +88,28 @@ async fn many_small_batches_of_several_nodes() {
     }
     must_stay_alive(&client, &mut agents).await;
     must_be_honest(client, agents).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_sends_what_the_client_takes_loses_nothing() {
+    const BATCHES: u64 = 64;
+    const RECORDS: u64 = 200;
+    let fake = FakeCluster::of(&["node-a"]).await;
+    let mut client = Client::start(&fake, &[]);
+    let [mut a] = fake.agents(["node-a"]).await;
+    client.until_started(1).await;
+    let sending = async {
+        let record = a.record(now(), "ls", &[&[b'x'; 4000]]);
+        for _ in 0..BATCHES {
+            a.batch_when_allowed(RECORDS, record.repeat(RECORDS as usize)).await;
+        }
+        a.exec("last").await;
+        a
+    };
+    let (a, ()) = futures::future::join(sending, client.until_exec("last")).await;
+    client.signal(Signal::SIGINT);
+    a.finish().await;
+    let ended = client.end().await;
+    ended.must_be(130);
+    assert_eq!((ended.of_type("event").len() as u64, ended.of_type("loss").len()), (BATCHES * RECORDS + 1, 0));
 }

@@ -13,8 +13,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::cluster::FakeCluster;
-use crate::within;
+use tests::fake::{FakeCluster, within};
 
 /// A client that runs. Dropped, it is killed.
 pub(crate) struct Client {

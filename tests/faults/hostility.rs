@@ -8,10 +8,8 @@ use gadgets::wire::{
 };
 use serde_json::Value;
 
-use crate::agent::{CGROUP, FakeAgent};
 use crate::client::Client;
-use crate::cluster::{Answer, FakeCluster};
-use crate::now;
+use tests::fake::{Answer, CGROUP, FakeAgent, FakeCluster, now};
 
 const NODES: [&str; 2] = ["node-a", "node-b"];
 /// Clears the screen, renames the window, rings, begins a line anew, colours by a C1 sequence, reorders, hides.

@@ -7,7 +7,7 @@ use gadgets::wire::Frame;
 use nix::sys::signal::Signal;
 
 use crate::client::Client;
-use crate::cluster::{Answer, FakeCluster};
+use tests::fake::{Answer, FakeCluster};
 
 const NODES: [&str; 2] = ["node-a", "node-b"];
 /// A client that waits for an agent's last words takes longer.

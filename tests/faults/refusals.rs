@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::client::Client;
-use crate::cluster::{Answer, FakeCluster, pod_without_image, ready_pod};
+use tests::fake::{Answer, FakeCluster, pod_without_image, ready_pod};
 
 const NODES: [&str; 2] = ["node-a", "node-b"];
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::client::{Client, Ended};
-use crate::cluster::{Answer, FakeCluster};
+use tests::fake::{Answer, FakeCluster};
 
 /// More than any of this takes, and less than somebody waits for it.
 const SOON: Duration = Duration::from_secs(15);

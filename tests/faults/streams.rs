@@ -7,8 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::client::{Client, Ended};
-use crate::cluster::{Answer, FakeCluster, V4, V5};
-use crate::now;
+use tests::fake::{Answer, FakeCluster, V4, V5, now};
 
 const NODES: [&str; 2] = ["node-a", "node-b"];
 

@@ -7,6 +7,7 @@
 
 mod client;
 pub mod cluster;
+pub mod fake;
 pub mod kernels;
 mod loaded;
 mod pods;

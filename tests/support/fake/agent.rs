@@ -15,13 +15,13 @@ use gadgets::wire::{
 };
 use serde_json::json;
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::interval;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::{now, within};
+use super::{now, within};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -32,7 +32,7 @@ const PORTION: usize = 32 << 10;
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// The cgroup that all execs are of.
-pub(crate) const CGROUP: u64 = 7;
+pub const CGROUP: u64 = 7;
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     let object = bpf::object("execsnoop").expect("an object");
@@ -42,16 +42,20 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
 type Socket = WebSocketStream<TcpStream>;
 
 /// One session. Dropped, its connection is cut, without a word.
-pub(crate) struct FakeAgent {
-    pub(crate) node: String,
+pub struct FakeAgent {
+    /// Where it is.
+    pub node: String,
     voice: Voice,
     /// What the client says; ends when the client does.
     heard: mpsc::UnboundedReceiver<Frame>,
+    /// Bytes of batches that the client can take, by its word, and those that it was sent.
+    allowed: watch::Receiver<u64>,
+    sent_bytes: u64,
     tasks: JoinSet<()>,
     heart: Option<AbortHandle>,
     sent: u64,
     /// What the session is called.
-    pub(crate) session: u64,
+    pub session: u64,
 }
 
 /// What can speak for the agent.
@@ -81,18 +85,30 @@ impl Voice {
 }
 
 impl FakeAgent {
-    pub(crate) fn new(node: &str, socket: Socket) -> Self {
+    /// Behind a connection.
+    pub(super) fn new(node: &str, socket: Socket) -> Self {
         let (sink, stream) = socket.split();
         let (sender, heard) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen(stream, sender));
+        let (allow, allowed) = watch::channel(0);
+        tasks.spawn(listen(stream, sender, allow));
         let uptime: u64 = node.bytes().map(|byte| u64::from(byte) * 1_000_000_000).sum();
         let voice = Voice { sink: Arc::new(Mutex::new(sink)), booted: now() - uptime, complete_to: Arc::default() };
-        Self { node: node.to_owned(), voice, heard, tasks, heart: None, sent: 0, session: now() }
+        Self {
+            node: node.to_owned(),
+            voice,
+            heard,
+            tasks,
+            heart: None,
+            sent: 0,
+            allowed,
+            sent_bytes: 0,
+            session: now(),
+        }
     }
 
     /// Hears the client's Hello and says what comes before the first record.
-    pub(crate) async fn greet(&mut self) -> Hello {
+    pub async fn greet(&mut self) -> Hello {
         let hello = self.hear_hello().await;
         self.send(&self.hello(VERSION)).await;
         self.introduce().await;
@@ -100,21 +116,21 @@ impl FakeAgent {
     }
 
     /// The client's Hello.
-    pub(crate) async fn hear_hello(&mut self) -> Hello {
+    pub async fn hear_hello(&mut self) -> Hello {
         let heard = within("the client's Hello", self.heard.recv()).await;
         let Some(Frame::Hello(hello)) = heard else { panic!("a client begins with Hello") };
         *hello
     }
 
     /// An agent's Hello.
-    pub(crate) fn hello(&self, version: u16) -> Frame {
+    pub fn hello(&self, version: u16) -> Frame {
         let node = Node { name: self.node.clone(), clock: self.voice.clock(), ..Node::default() };
         let session = Some(self.session);
         Frame::Hello(Box::new(Hello { version, node: Some(node), session, ..Hello::default() }))
     }
 
     /// Schema and dictionary, and signs of life from now on.
-    pub(crate) async fn introduce(&mut self) {
+    pub async fn introduce(&mut self) {
         self.send(&Frame::Schema(SCHEMA.clone())).await;
         let entry = CgroupEntry {
             cgroup: CGROUP,
@@ -136,33 +152,34 @@ impl FakeAgent {
     }
 
     /// Says nothing more by itself.
-    pub(crate) fn fall_silent(&mut self) {
+    pub fn fall_silent(&mut self) {
         if let Some(heart) = self.heart.take() {
             heart.abort();
         }
     }
 
-    pub(crate) async fn send(&self, frame: &Frame) {
+    /// Says a frame.
+    pub async fn send(&self, frame: &Frame) {
         self.say(&frame.encode().unwrap()).await;
     }
 
     /// Writes to standard output.
-    pub(crate) async fn say(&self, bytes: &[u8]) {
+    pub async fn say(&self, bytes: &[u8]) {
         self.voice.say(STDOUT, bytes).await;
     }
 
     /// Writes to standard error.
-    pub(crate) async fn complain(&self, bytes: &[u8]) {
+    pub async fn complain(&self, bytes: &[u8]) {
         self.voice.say(STDERR, bytes).await;
     }
 
     /// Sends an exec of this program, of now.
-    pub(crate) async fn exec(&mut self, program: &str) {
+    pub async fn exec(&mut self, program: &str) {
         self.execs(&[(now(), program)]).await;
     }
 
     /// Sends execs of these programs, in one batch.
-    pub(crate) async fn execs(&mut self, execs: &[(u64, &str)]) {
+    pub async fn execs(&mut self, execs: &[(u64, &str)]) {
         let batch = execs.iter().flat_map(|(wall_ns, program)| self.record(*wall_ns, program, &[program.as_bytes()]));
         self.send(&Frame::Batch(batch.collect())).await;
         self.sent += execs.len() as u64;
@@ -171,29 +188,38 @@ impl FakeAgent {
     }
 
     /// Says that everything of before this was sent.
-    pub(crate) async fn is_complete_to(&self, wall_ns: u64) {
+    pub async fn is_complete_to(&self, wall_ns: u64) {
         let complete_to_ns = Some(wall_ns - self.voice.booted);
         self.send(&Frame::Heartbeat(Heartbeat { complete_to_ns, ..Heartbeat::default() })).await;
     }
 
     /// Sends a batch of so many records.
-    pub(crate) async fn batch(&mut self, records: u64, batch: Vec<u8>) {
+    pub async fn batch(&mut self, records: u64, batch: Vec<u8>) {
         self.send(&Frame::Batch(batch)).await;
         self.sent += records;
     }
 
+    /// The same, once the client can take it.
+    pub async fn batch_when_allowed(&mut self, records: u64, batch: Vec<u8>) {
+        let sent = self.sent_bytes;
+        // A client that is gone is noticed where it is listened to.
+        let _ = within("the client to take more", self.allowed.wait_for(|allowed| *allowed > sent)).await;
+        self.sent_bytes += batch.len() as u64;
+        self.batch(records, batch).await;
+    }
+
     /// An exec's record.
-    pub(crate) fn record(&self, wall_ns: u64, program: &str, args: &[&[u8]]) -> Vec<u8> {
+    pub fn record(&self, wall_ns: u64, program: &str, args: &[&[u8]]) -> Vec<u8> {
         record(wall_ns.wrapping_sub(self.voice.booted), program, args)
     }
 
     /// How many records were sent.
-    pub(crate) fn sent(&self) -> u64 {
+    pub fn sent(&self) -> u64 {
         self.sent
     }
 
     /// Waits until the client says such a frame.
-    pub(crate) async fn hear_until(&mut self, wanted: &Frame) {
+    pub async fn hear_until(&mut self, wanted: &Frame) {
         let is_wanted = |frame: &Frame| std::mem::discriminant(frame) == std::mem::discriminant(wanted);
         let what = format!("the client to say {} to {}", wanted.name(), self.node);
         let heard =
@@ -202,23 +228,23 @@ impl FakeAgent {
     }
 
     /// Waits until the client is gone.
-    pub(crate) async fn until_left(&mut self) {
+    pub async fn until_left(&mut self) {
         within("the client to leave", async { while self.heard.recv().await.is_some() {} }).await;
     }
 
     /// Forgets what the client has said so far.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         while self.heard.try_recv().is_ok() {}
     }
 
     /// Says that this was all.
-    pub(crate) async fn conclude(&mut self) {
+    pub async fn conclude(&mut self) {
         self.fall_silent();
         self.send(&Frame::Trailer(Trailer { records: self.sent, ..Trailer::default() })).await;
     }
 
     /// Ends as a process does, and waits until the client has noticed.
-    pub(crate) async fn exit(mut self, code: i32) {
+    pub async fn exit(mut self, code: i32) {
         self.fall_silent();
         let status = match code {
             0 => json!({"metadata": {}, "status": "Success"}),
@@ -236,14 +262,14 @@ impl FakeAgent {
     }
 
     /// Waits until the client wants no more, and ends as it should.
-    pub(crate) async fn finish(mut self) {
+    pub async fn finish(mut self) {
         self.hear_until(&Frame::Stop).await;
         self.conclude().await;
         self.exit(0).await;
     }
 
     /// Hears the client's Hello, refuses, and ends.
-    pub(crate) async fn refuse(mut self, kind: FailureKind, message: &str) {
+    pub async fn refuse(mut self, kind: FailureKind, message: &str) {
         self.hear_hello().await;
         self.send(&Frame::Error(Failure { kind, message: message.to_owned() })).await;
         self.exit(1).await;
@@ -251,13 +277,19 @@ impl FakeAgent {
 }
 
 /// Reads what the client says until it ends.
-async fn listen(mut stream: SplitStream<Socket>, heard: mpsc::UnboundedSender<Frame>) {
+async fn listen(mut stream: SplitStream<Socket>, heard: mpsc::UnboundedSender<Frame>, allow: watch::Sender<u64>) {
     let mut decoder = Decoder::default();
     while let Some(Ok(message)) = stream.next().await {
         let Message::Binary(bytes) = message else { continue };
         let Some((&STDIN, bytes)) = bytes.split_first() else { continue };
         decoder.push(bytes);
         while let Some(frame) = decoder.next_frame().unwrap() {
+            let allowed = match &frame {
+                Frame::Hello(hello) => hello.allowed,
+                Frame::Heartbeat(heartbeat) => heartbeat.allowed,
+                _ => None,
+            };
+            allowed.into_iter().for_each(|allowed| _ = allow.send_replace(allowed));
             if heard.send(frame).is_err() {
                 return;
             }

@@ -13,11 +13,13 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
-use crate::agent::FakeAgent;
-use crate::within;
+use super::agent::FakeAgent;
+use super::within;
 
-pub(crate) const V4: &str = "v4.channel.k8s.io";
-pub(crate) const V5: &str = "v5.channel.k8s.io";
+/// The subprotocol of old API servers.
+pub const V4: &str = "v4.channel.k8s.io";
+/// That of today's.
+pub const V5: &str = "v5.channel.k8s.io";
 
 const AGENTS: &str = "/api/v1/namespaces/gadget/pods?";
 /// What a request for agents and one for a session must have asked for.
@@ -26,7 +28,7 @@ const COMMAND: &str = "command=%2Fgadget-agent&command=session";
 
 /// What a request gets instead of what it asks for.
 #[derive(Clone)]
-pub(crate) enum Answer {
+pub enum Answer {
     /// This code and text.
     Http(u16, String),
     /// Nothing, while the connection stays open.
@@ -34,8 +36,9 @@ pub(crate) enum Answer {
 }
 
 /// A cluster with an agent on each of its nodes.
-pub(crate) struct FakeCluster {
-    pub(crate) address: SocketAddr,
+pub struct FakeCluster {
+    /// Where it listens.
+    pub address: SocketAddr,
     shared: Arc<Shared>,
     /// Ends with it.
     _server: JoinSet<()>,
@@ -60,12 +63,13 @@ struct Sessions {
 }
 
 impl FakeCluster {
-    pub(crate) async fn of(nodes: &[&str]) -> Self {
+    /// One of today, with agents on these nodes.
+    pub async fn of(nodes: &[&str]) -> Self {
         Self::speaking(V5, nodes).await
     }
 
     /// One that knows only this subprotocol.
-    pub(crate) async fn speaking(protocol: &'static str, nodes: &[&str]) -> Self {
+    pub async fn speaking(protocol: &'static str, nodes: &[&str]) -> Self {
         let sessions = nodes.iter().map(|node| {
             let (sender, receiver) = mpsc::unbounded_channel();
             ((*node).to_owned(), Sessions { sender, receiver: AsyncMutex::new(receiver) })
@@ -86,12 +90,12 @@ impl FakeCluster {
     }
 
     /// From now on, requests whose target has this text get this.
-    pub(crate) fn answer(&self, target: &str, answer: Answer) {
+    pub fn answer(&self, target: &str, answer: Answer) {
         lock(&self.shared.answers).push((target.to_owned(), answer));
     }
 
     /// Changes the pod of a node's agent, and tells who watches.
-    pub(crate) fn set_pod(&self, node: &str, pod: Value) {
+    pub fn set_pod(&self, node: &str, pod: Value) {
         let change = json!({"type": "MODIFIED", "object": pod}).to_string();
         lock(&self.shared.pods).insert(node.to_owned(), pod);
         // Nobody need be watching yet.
@@ -99,20 +103,20 @@ impl FakeCluster {
     }
 
     /// Waits until there was a request whose target has this text.
-    pub(crate) async fn until_asked(&self, target: &str) {
+    pub async fn until_asked(&self, target: &str) {
         let mut asked = self.shared.asked.subscribe();
         let found = asked.wait_for(|asked| asked.iter().any(|one| one.contains(target)));
         within(&format!("a request for {target}"), found).await.unwrap();
     }
 
     /// The next session that the client opens with a node.
-    pub(crate) async fn agent(&self, node: &str) -> FakeAgent {
+    pub async fn agent(&self, node: &str) -> FakeAgent {
         let mut sessions = self.shared.sessions[node].receiver.lock().await;
         within(&format!("a session with {node}"), sessions.recv()).await.unwrap()
     }
 
     /// A session with each node, greeted.
-    pub(crate) async fn agents<const N: usize>(&self, nodes: [&str; N]) -> [FakeAgent; N] {
+    pub async fn agents<const N: usize>(&self, nodes: [&str; N]) -> [FakeAgent; N] {
         let mut agents = Vec::new();
         for node in nodes {
             let mut agent = self.agent(node).await;
@@ -124,7 +128,7 @@ impl FakeCluster {
 }
 
 /// The pod of an agent that serves.
-pub(crate) fn ready_pod(node: &str) -> Value {
+pub fn ready_pod(node: &str) -> Value {
     pod(
         node,
         json!({
@@ -139,7 +143,7 @@ pub(crate) fn ready_pod(node: &str) -> Value {
 }
 
 /// The pod of an agent whose image is not there.
-pub(crate) fn pod_without_image(node: &str) -> Value {
+pub fn pod_without_image(node: &str) -> Value {
     let waiting = json!({"reason": "ImagePullBackOff", "message": "Back-off pulling image"});
     pod(
         node,
