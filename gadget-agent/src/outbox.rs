@@ -95,8 +95,9 @@ impl Outbox {
 
     /// The client can take so many bytes of batches, all together.
     pub(crate) fn allow(&self, bytes: Option<u64>) {
-        if let Some(bytes) = bytes {
-            self.lock().allowed = bytes;
+        let mut state = self.lock();
+        if let Some(bytes) = bytes.filter(|bytes| *bytes != state.allowed) {
+            state.allowed = bytes;
             self.changed.notify_all();
         }
     }

@@ -115,7 +115,7 @@ pub(crate) fn missed_runs(object: &Object) -> u64 {
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd())).ok()?;
         info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse::<u64>().ok())
     };
-    object.progs().filter_map(of_program).sum()
+    object.progs().filter(|program| program.as_fd().as_raw_fd() >= 0).filter_map(of_program).sum()
 }
 
 /// Attaches one of an object's programs to what its section names.
