@@ -1,0 +1,141 @@
+//! Makes events of one kind, so many, as fast as it can or at a rate.
+//!
+//! `generator KIND COUNT --path PATH [--rate N] [--cpu N]` prints "ready" and waits for a line, so that its own start is
+//! not measured and it can be put anywhere meanwhile; then it makes the events and prints one line of JSON: `kind`,
+//! `count` and how many `ns` they took.
+
+#![allow(clippy::unwrap_used, reason = "its own failure ends it, and whoever started it notices")]
+
+use std::ffi::{CStr, CString};
+use std::io::stdin;
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, CpuSet, clone, sched_setaffinity};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, execve};
+
+/// Makes events of one kind.
+#[derive(Parser)]
+struct Args {
+    kind: Kind,
+    /// How many
+    count: u64,
+    /// The file of opens, and the argument of programs
+    #[arg(long)]
+    path: PathBuf,
+    /// How many a second; else as many as can be
+    #[arg(long)]
+    rate: Option<u64>,
+    /// The processor to run on
+    #[arg(long)]
+    cpu: Option<usize>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Open and close a file
+    Opens,
+    /// Try to open a file that does not exist
+    FailingOpens,
+    /// Start a program that ends at once
+    Execs,
+    /// Connect to a port of its own, and close
+    Connects,
+    /// Send a DNS query to a port of its own
+    Dns,
+    /// A system call that nobody traces
+    Syscalls,
+}
+
+/// As its first argument: end at once.
+const NOTHING: &CStr = c"nothing";
+/// Events between two looks at the clock, if there is a rate.
+const BURST: u64 = 16;
+/// A query for the address of `bench.test`.
+const QUERY: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x05bench\x04test\x00\x00\x01\x00\x01";
+
+fn main() {
+    if std::env::args_os().nth(1).is_some_and(|arg| arg.as_encoded_bytes() == NOTHING.to_bytes()) {
+        return;
+    }
+    let args = Args::parse();
+    if let Some(cpu) = args.cpu {
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu).unwrap();
+        sched_setaffinity(Pid::from_raw(0), &cpus).unwrap();
+    }
+    let mut event = args.kind.event(CString::new(args.path.into_os_string().into_vec()).unwrap());
+    println!("ready");
+    stdin().read_line(&mut String::new()).unwrap();
+
+    let began = Instant::now();
+    match args.rate {
+        None => (0..args.count).for_each(|_| event()),
+        Some(rate) => {
+            for done in 0..args.count {
+                if done % BURST == 0 {
+                    let due = began + Duration::from_nanos(done * 1_000_000_000 / rate);
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                }
+                event();
+            }
+        }
+    }
+    let ns = began.elapsed().as_nanos();
+    let kind = args.kind.to_possible_value().unwrap();
+    println!(r#"{{"kind":"{}","count":{},"ns":{ns}}}"#, kind.get_name(), args.count);
+}
+
+impl Kind {
+    /// What makes one.
+    fn event(self, path: CString) -> Box<dyn FnMut()> {
+        match self {
+            Self::Opens => Box::new(move || assert_eq!(nix::unistd::close(open(&path).unwrap()), Ok(()))),
+            Self::FailingOpens => Box::new(move || assert_eq!(open(&path), Err(Errno::ENOENT))),
+            Self::Execs => execs(path),
+            Self::Connects => {
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                let address = listener.local_addr().unwrap();
+                Box::new(move || {
+                    drop(TcpStream::connect(address).unwrap());
+                    drop(listener.accept().unwrap());
+                })
+            }
+            Self::Dns => {
+                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                let address = socket.local_addr().unwrap();
+                let mut buffer = [0; QUERY.len()];
+                Box::new(move || {
+                    socket.send_to(QUERY, address).unwrap();
+                    assert_eq!(socket.recv(&mut buffer).unwrap(), QUERY.len());
+                })
+            }
+            // SAFETY: it has no arguments and touches nothing.
+            Self::Syscalls => Box::new(|| _ = unsafe { libc::syscall(libc::SYS_getppid) }),
+        }
+    }
+}
+
+fn open(path: &CStr) -> Result<i32, Errno> {
+    // SAFETY: the kernel reads a string there.
+    Errno::result(unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) })
+}
+
+/// Itself, in a way that ends at once.
+fn execs(mark: CString) -> Box<dyn FnMut()> {
+    let me = CString::new(std::env::current_exe().unwrap().into_os_string().into_vec()).unwrap();
+    let mut stack = vec![0; 64 << 10];
+    Box::new(move || {
+        let argv = [me.as_c_str(), NOTHING, mark.as_c_str()];
+        let child = || execve::<&CStr, &CStr>(&me, &argv, &[]).map_or(1, |never| match never {});
+        let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
+        // SAFETY: the child, on a stack of its own, does nothing but exec, and this process waits meanwhile.
+        let child = unsafe { clone(Box::new(child), &mut stack, flags, Some(libc::SIGCHLD)) };
+        waitpid(child.unwrap(), None).unwrap();
+    })
+}

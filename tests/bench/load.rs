@@ -1,0 +1,116 @@
+//! What is measured: events that the generator makes, in a cgroup.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+use tests::{Process, dist};
+
+use crate::cgroup::Cgroup;
+
+/// What paths contain whose events are counted.
+pub(crate) const MARK: &str = "gadget-bench-mark";
+
+/// Events to make.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    kind: &'static str,
+    pub(crate) count: u64,
+    path: PathBuf,
+    rate: Option<u64>,
+}
+
+impl Load {
+    /// Files that are opened and closed.
+    pub(crate) fn opens(folder: &Path, count: u64) -> Result<Self> {
+        let path = folder.join(MARK);
+        std::fs::write(&path, "").with_context(|| path.display().to_string())?;
+        Ok(Self { kind: "opens", count, path, rate: None })
+    }
+
+    /// Attempts to open a file that does not exist: little but what a tool adds.
+    pub(crate) fn failing_opens(count: u64) -> Self {
+        Self { kind: "failing-opens", count, path: Path::new("/missing").join(MARK), rate: None }
+    }
+
+    /// System calls that nobody traces.
+    pub(crate) fn syscalls(count: u64) -> Self {
+        Self { kind: "syscalls", count, path: MARK.into(), rate: None }
+    }
+
+    /// Programs that are started.
+    pub(crate) fn execs(count: u64, rate: u64) -> Self {
+        Self { kind: "execs", count, path: MARK.into(), rate: Some(rate) }
+    }
+
+    /// The same with another path, whose events do not count.
+    pub(crate) fn unmarked(self, path: &str) -> Self {
+        Self { path: path.into(), ..self }
+    }
+
+    /// A generator in a cgroup that has started and waits.
+    pub(crate) fn start(&self, cgroup: &Cgroup) -> Result<Generator> {
+        let mut command = Command::new(dist("generator"));
+        command.args([self.kind, &self.count.to_string()]).arg("--path").arg(&self.path);
+        // The last processor: interrupts and all else prefer the first.
+        command.args(["--cpu", &(std::thread::available_parallelism()?.get() - 1).to_string()]);
+        if let Some(rate) = self.rate {
+            command.args(["--rate", &rate.to_string()]);
+        }
+        cgroup.confine(&mut command)?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start the generator")?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let (stdin, stdout) = (stdin.context("no input")?, BufReader::new(stdout.context("no output")?));
+        let mut generator = Generator { _process: Process(child), stdin, stdout };
+        ensure!(generator.line()? == "ready\n", "the generator did not start");
+        Ok(generator)
+    }
+
+    /// Makes the events. Returns what one took.
+    pub(crate) fn run(&self, cgroup: &Cgroup) -> Result<Done> {
+        self.start(cgroup)?.run()
+    }
+}
+
+/// A generator.
+pub(crate) struct Generator {
+    _process: Process,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+/// What it did.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct Done {
+    count: u64,
+    ns: u64,
+}
+
+impl Done {
+    /// What one event took, in ns.
+    pub(crate) fn each(self) -> f64 {
+        self.ns as f64 / self.count as f64
+    }
+
+    /// How many there were in a second.
+    pub(crate) fn rate(self) -> f64 {
+        1e9 / self.each()
+    }
+}
+
+impl Generator {
+    /// Has it make its events, and waits for that.
+    pub(crate) fn run(mut self) -> Result<Done> {
+        self.stdin.write_all(b"\n")?;
+        let line = self.line()?;
+        serde_json::from_str(&line).with_context(|| format!("the generator said {line:?}"))
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        Ok(line)
+    }
+}

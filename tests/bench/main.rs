@@ -1,0 +1,75 @@
+//! `make bench`: measures what docs/performance.md promises, beside tools of others.
+//!
+//! - `rows/`: what is measured, and the goals
+//! - `tools/`: who watches
+//! - [`load`], `generator.rs`: what makes the events
+//! - [`stage`], [`cgroup`]: where all of it runs
+//! - [`table`]: the numbers
+//!
+//! Failures are errors, never panics: what was started ends, and what was made goes, when values are dropped.
+
+mod cgroup;
+mod load;
+mod rows;
+mod stage;
+mod table;
+mod tools;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, Subcommand};
+
+use rows::{ROWS, Row};
+use stage::Stage;
+
+/// Measures the gadgets.
+#[derive(Parser)]
+struct Args {
+    /// The rows to measure; all if none is named
+    rows: Vec<String>,
+    /// How often each is measured
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Only see that it works: small, once, without the tools of others; and fail if counts are wrong
+    #[arg(long)]
+    quick: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Be the tool that ours is compared with
+    #[command(hide = true)]
+    Classic {
+        /// The mount namespace to watch
+        mntns: u32,
+    },
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    if let Some(Command::Classic { mntns }) = args.command {
+        return tools::classic::run(mntns);
+    }
+    let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+    let unknown = args.rows.iter().find(|name| !known.contains(&name.as_str()));
+    ensure!(unknown.is_none(), "no row is called {unknown:?}; there are: {}", known.join(", "));
+    let rounds = if args.quick { 1 } else { args.rounds };
+    let stage = Stage::set(rounds, args.quick)?;
+    for row in ROWS.iter().filter(|row| args.rows.is_empty() || args.rows.iter().any(|name| name == row.name)) {
+        measure(row, &stage)?;
+    }
+    Ok(())
+}
+
+fn measure(row: &Row, stage: &Stage) -> Result<()> {
+    println!("{}", row.title);
+    let table = (row.measure)(stage)?;
+    println!("{}", table.text());
+    for goal in row.goals {
+        let Some(value) = (goal.value)(&table) else { continue };
+        let verdict = if goal.is_reached(value) { "reached" } else { "missed" };
+        println!("  {verdict}: {} ({})", goal.text, table::number(value));
+    }
+    Ok(())
+}

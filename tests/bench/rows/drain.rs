@@ -1,0 +1,138 @@
+//! How fast what the kernel has gathered is read, handed on and printed.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use gadgets::record::records;
+use gadgets::spec::{Limits, RING_BYTES_MAX, RunSpec, Selector};
+use gadgets::wire::{Frame, Hello, VERSION};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tests::{Process, Session, agent_command};
+
+use super::Limit::{AtLeast, AtMost};
+use super::{Goal, Row};
+use crate::load::Load;
+use crate::stage::Stage;
+use crate::table::Table;
+use crate::tools::{Ours, Place, Running};
+
+const COUNTED: &str = "agent, counted";
+const JSON_FILE: &str = "JSON to a file";
+
+const RATE: &str = "events a second";
+const CPU: &str = "CPU for 100 k events";
+const LOST: &str = "told lost";
+const MISSING: &str = "missing";
+
+/// A full ring.
+pub(super) static ROW: Row = Row {
+    name: "drain",
+    title: "Draining a full ring",
+    about: "The agent is stopped (SIGSTOP) while a million failing opens fill its ring of 256 MiB; then it goes on, is asked \
+            to end, and the time until everything has come is taken. *Counted*: the bench takes the agent's frames and \
+            counts their records. Otherwise the client prints. CPU is that of agent and client together.",
+    measure,
+    plot: RATE,
+    goals: &[
+        Goal::new("at least 2 M records/s counted", AtLeast(2e6), |table| table.median(COUNTED, RATE)),
+        Goal::new("at least 1 M/s as JSON to a file", AtLeast(1e6), |table| table.median(JSON_FILE, RATE)),
+        Goal::new("at most 0.10 CPU s for 100 k events as JSON to a file", AtMost(0.10), |table| {
+            table.median(JSON_FILE, CPU)
+        }),
+        Goal::everywhere("printed and told lost make generated", AtMost(0.0), |table| table.worst("", MISSING)),
+    ],
+    note: "",
+};
+
+fn measure(stage: &Stage) -> Result<Table> {
+    let mut table = Table::new(&[(RATE, ""), (CPU, "s"), (LOST, ""), (MISSING, "")]);
+    let load = Load::failing_opens(stage.events(1_000_000));
+    for _ in 0..stage.rounds {
+        counted(stage, &load, &mut table)?;
+        let ring = &["--buffer", "256MiB"];
+        for (place, name) in [(Place::File, JSON_FILE), (Place::Pipe, "JSON to a pipe")] {
+            printed(stage, &load, &Ours::json("opensnoop", &stage.watched).with(ring), place, name, &mut table)?;
+        }
+        let tool = Ours::table("opensnoop", &stage.watched).with(ring);
+        printed(stage, &load, &tool, Place::Terminal, "table to a terminal", &mut table)?;
+    }
+    Ok(table)
+}
+
+fn push(table: &mut Table, line: &str, load: &Load, seconds: f64, cpu: f64, [seen, lost]: [u64; 2]) {
+    let count = load.count as f64;
+    table.push(line, RATE, seen as f64 / seconds);
+    table.push(line, CPU, cpu / (count / 100_000.0));
+    table.push(line, LOST, lost as f64);
+    table.push(line, MISSING, count - (seen + lost) as f64);
+}
+
+/// The client prints.
+fn printed(stage: &Stage, load: &Load, tool: &Ours, place: Place, name: &str, table: &mut Table) -> Result<()> {
+    let running = Running::start(tool, stage, place)?;
+    let agent = *running.children().first().context("the client has no agent")?;
+    fill(stage, load, agent)?;
+    let (before, began) = (running.cpu()?, Instant::now());
+    kill(agent, Signal::SIGCONT)?;
+    let work = running.stop()?;
+    let seconds = began.elapsed().as_secs_f64();
+    push(table, name, load, seconds, (work.cpu - before).as_secs_f64(), [work.seen, work.lost]);
+    Ok(())
+}
+
+/// Fills the ring of an agent, which is stopped then.
+fn fill(stage: &Stage, load: &Load, agent: Pid) -> Result<()> {
+    let generator = load.start(&stage.watched)?;
+    kill(agent, Signal::SIGSTOP)?;
+    let is_stopped = || std::fs::read_to_string(format!("/proc/{agent}/stat")).is_ok_and(|stat| stat.contains(") T "));
+    while !is_stopped() {
+        std::thread::yield_now();
+    }
+    generator.run()?;
+    Ok(())
+}
+
+/// The bench is the client, and only counts.
+fn counted(stage: &Stage, load: &Load, table: &mut Table) -> Result<()> {
+    let cgroup = stage.root.child("tool")?;
+    let mut command = agent_command("gadget-agent");
+    cgroup.confine(&mut command)?;
+    command.args(["session", "--local"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut agent = Process(command.spawn()?);
+    let (input, output) = (agent.0.stdin.take().context("no input")?, agent.0.stdout.take().context("no output")?);
+    let mut session = Session::new(output, input);
+    let selector = Selector { cgroups: vec![stage.watched.path().to_owned()], ..Selector::default() };
+    let limits = Limits { ring_bytes: Some(RING_BYTES_MAX) };
+    let run = RunSpec { gadget: "opensnoop".into(), selector, limits, ..RunSpec::default() };
+    session.send(&Frame::Hello(Box::new(Hello { version: VERSION, run: Some(run), ..Hello::default() })).encode()?);
+    loop {
+        match session.next_frame() {
+            Some(Frame::Schema(_)) => break,
+            Some(Frame::Error(failure)) => bail!("the agent: {}", failure.message),
+            None => bail!("the agent ended"),
+            _ => {}
+        }
+    }
+    fill(stage, load, agent.pid())?;
+    let (before, began) = (cgroup.cpu()?, Instant::now());
+    agent.signal(Signal::SIGCONT);
+    session.send(&Frame::Stop.encode()?);
+    let mut seen = 0;
+    let trailer = loop {
+        match session.next_frame() {
+            Some(Frame::Batch(batch)) => seen += records(&batch).filter(Result::is_ok).count() as u64,
+            Some(Frame::Trailer(trailer)) => break trailer,
+            None => bail!("the agent ended without a trailer"),
+            _ => {}
+        }
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    drop(session);
+    agent.wait();
+    // The generator's own few opens at its start are no marked ones.
+    let strays = (seen + trailer.lost).saturating_sub(load.count);
+    push(table, COUNTED, load, seconds, (cgroup.cpu()? - before).as_secs_f64(), [seen - strays, trailer.lost]);
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! What is measured, each row a file: how, and which goals it is held to.
+//!
+//! A gadget that comes later brings its row: a file here, and an entry in [`ROWS`]. The measurement takes a tool after the
+//! other in each round, so that a busy machine is fair to all.
+
+mod drain;
+mod opens;
+
+use anyhow::Result;
+
+use crate::stage::Stage;
+use crate::table::Table;
+
+/// All of them, in the order of the page.
+pub(crate) static ROWS: [&Row; 3] = [&opens::UNWATCHED, &opens::WATCHED, &drain::ROW];
+
+/// One.
+pub(crate) struct Row {
+    /// What it is called on the command line.
+    pub(crate) name: &'static str,
+    /// What it is called on the page.
+    pub(crate) title: &'static str,
+    /// How it is measured.
+    pub(crate) about: &'static str,
+    /// Measures it.
+    pub(crate) measure: fn(&Stage) -> Result<Table>,
+    /// The column that the plot shows.
+    pub(crate) plot: &'static str,
+    /// What it is held to.
+    pub(crate) goals: &'static [Goal],
+    /// Of a goal that is missed, why and what comes next; written by people.
+    pub(crate) note: &'static str,
+}
+
+/// What a number of a row should be.
+pub(crate) struct Goal {
+    /// In words.
+    pub(crate) text: &'static str,
+    /// The number, if it was measured.
+    pub(crate) value: fn(&Table) -> Option<f64>,
+    /// Its limit.
+    pub(crate) limit: Limit,
+    /// Whether it is one of counts, which no machine is too slow for.
+    pub(crate) holds_everywhere: bool,
+}
+
+/// The side of it that is good.
+#[derive(Clone, Copy)]
+pub(crate) enum Limit {
+    /// Not more.
+    AtMost(f64),
+    /// Not less.
+    AtLeast(f64),
+}
+
+impl Goal {
+    /// One of time or size.
+    pub(crate) const fn new(text: &'static str, limit: Limit, value: fn(&Table) -> Option<f64>) -> Self {
+        Self { text, value, limit, holds_everywhere: false }
+    }
+
+    /// One of counts.
+    pub(crate) const fn everywhere(text: &'static str, limit: Limit, value: fn(&Table) -> Option<f64>) -> Self {
+        Self { text, value, limit, holds_everywhere: true }
+    }
+
+    /// Whether a number reaches it.
+    pub(crate) fn is_reached(&self, value: f64) -> bool {
+        match self.limit {
+            Limit::AtMost(limit) => value <= limit,
+            Limit::AtLeast(limit) => value >= limit,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The product: a client, and an agent that it starts.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use tests::client_command;
+
+use super::Tool;
+use crate::cgroup::Cgroup;
+
+/// A gadget on one cgroup.
+pub(crate) struct Ours {
+    gadget: &'static str,
+    cgroup: String,
+    options: Vec<&'static str>,
+}
+
+impl Ours {
+    /// As a table.
+    pub(crate) fn table(gadget: &'static str, cgroup: &Cgroup) -> Self {
+        Self { gadget, cgroup: cgroup.path().to_owned(), options: Vec::new() }
+    }
+
+    /// As lines of JSON.
+    pub(crate) fn json(gadget: &'static str, cgroup: &Cgroup) -> Self {
+        Self::table(gadget, cgroup).with(&["-o", "json"])
+    }
+
+    /// The same with these flags, too.
+    pub(crate) fn with(mut self, options: &[&'static str]) -> Self {
+        self.options.extend(options);
+        self
+    }
+}
+
+impl Tool for Ours {
+    fn name(&self) -> String {
+        format!("kubectl gadget {}", self.gadget)
+    }
+
+    fn command(&self) -> Result<Command> {
+        let mut command = client_command("kubectl-gadget", &[self.gadget, "--local", "--cgroup", &self.cgroup]);
+        command.args(&self.options);
+        Ok(command)
+    }
+
+    fn announces(&self) -> Option<&'static str> {
+        // The table's header, and the first line of JSON.
+        Some(if self.options.contains(&"json") { r#""type":"start""# } else { "NODE" })
+    }
+
+    /// Its last words are "… events, none lost" or "… events, 5 lost: …".
+    fn lost(&self, said: &str) -> Result<u64> {
+        let words = said.lines().rev().find_map(|line| line.split_once(" events, ")?.1.split_once(" lost"));
+        let (count, _) = words.with_context(|| format!("no summary in {said:?}"))?;
+        Ok(if count == "none" { 0 } else { count.parse()? })
+    }
+}

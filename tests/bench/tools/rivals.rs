@@ -1,0 +1,88 @@
+//! Tools of others, from Debian; `tests/bench/fetch` gets them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::Tool;
+
+/// What they are, and where.
+const RIVALS: [(&str, &str, &str, &[&str]); 3] = [
+    ("libbpf-tools 0.26", "libbpf-tools-bookworm", "usr/sbin/opensnoop", &[]),
+    ("libbpf-tools 0.37", "libbpf-tools-sid", "usr/sbin/opensnoop", &[]),
+    ("bpftrace", "bpftrace-sid", "usr/bin/bpftrace", &["-e", ONE_LINER]),
+];
+
+/// What people write to watch opens.
+const ONE_LINER: &str = r#"
+tracepoint:syscalls:sys_enter_open, tracepoint:syscalls:sys_enter_openat { @path[tid] = args.filename; }
+tracepoint:syscalls:sys_exit_open, tracepoint:syscalls:sys_exit_openat /@path[tid]/
+{ printf("%d %s %d %s\n", pid, comm, args.ret, str(@path[tid])); delete(@path, tid); }"#;
+
+/// Those that were fetched.
+pub(crate) struct Rivals(Vec<Rival>);
+
+/// One of them.
+pub(crate) struct Rival {
+    name: &'static str,
+    root: PathBuf,
+    program: &'static str,
+    args: &'static [&'static str],
+}
+
+impl Rivals {
+    /// Fetches them, unless they are there.
+    pub(crate) fn fetch() -> Result<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/fetch");
+        let output = Command::new(script).stderr(Stdio::inherit()).output()?;
+        ensure!(output.status.success(), "cannot fetch the tools to compare with: {}", output.status);
+        let lines = String::from_utf8(output.stdout)?;
+        let root = |folder: &str| {
+            let found = lines.lines().find_map(|line| line.strip_prefix(folder)?.strip_prefix(' '));
+            found.map(PathBuf::from).with_context(|| format!("{folder} was not fetched"))
+        };
+        let rival = |(name, folder, program, args)| Ok(Rival { name, root: root(folder)?, program, args });
+        RIVALS.into_iter().map(rival).collect::<Result<_>>().map(Self)
+    }
+
+    /// None at all.
+    pub(crate) fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &dyn Tool> {
+        self.0.iter().map(|rival| rival as &dyn Tool)
+    }
+}
+
+impl Tool for Rival {
+    fn name(&self) -> String {
+        self.name.into()
+    }
+
+    /// With the loader and the libraries that it was built for.
+    fn command(&self) -> Result<Command> {
+        let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
+        let libraries = self.root.join("usr/lib").join(triple);
+        let is_loader = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with("ld-linux")
+        };
+        let files = libraries.read_dir().with_context(|| libraries.display().to_string())?;
+        let loader = files.flatten().map(|entry| entry.path()).find(is_loader).context("no loader")?;
+        let mut command = Command::new(loader);
+        command.arg("--library-path").arg(&libraries).arg(self.root.join(self.program)).args(self.args);
+        // Lines of any length, as printf has them; and the terminal's last line is not a prompt for anybody.
+        command.env("BPFTRACE_MAX_STRLEN", "200").stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// "lost 5 events on CPU #0", "Lost 5 events".
+    fn lost(&self, said: &str) -> Result<u64> {
+        let counts = said.to_lowercase();
+        let counts = counts.match_indices("lost ").filter_map(|(at, _)| counts[at + 5..].split(' ').next()?.parse::<u64>().ok());
+        Ok(counts.sum())
+    }
+}
