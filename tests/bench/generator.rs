@@ -1,8 +1,8 @@
 //! Makes events of one kind, so many, as fast as it can or at a rate.
 //!
-//! `generator KIND COUNT --path PATH [--rate N] [--cpu N]` prints "ready" and waits for a line, so that its own start is
-//! not measured and it can be put anywhere meanwhile; then it makes the events and prints one line of JSON: `kind`,
-//! `count` and how many `ns` they took.
+//! `generator KIND COUNT --path PATH [--rate N] [--seconds N] [--cpu N]` prints "ready" and waits for a line, so that its
+//! own start is not measured and it can be put anywhere meanwhile; then it makes the events and prints one line of JSON:
+//! `kind`, `count`, how many `ns` they took, and how many `cpu_ns` of these it ran.
 
 #![allow(clippy::unwrap_used, reason = "its own failure ends it, and whoever started it notices")]
 
@@ -17,6 +17,7 @@ use clap::{Parser, ValueEnum};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, CpuSet, clone, sched_setaffinity};
 use nix::sys::wait::waitpid;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, execve};
 
 /// Makes events of one kind.
@@ -31,6 +32,9 @@ struct Args {
     /// How many a second; else as many as can be
     #[arg(long)]
     rate: Option<u64>,
+    /// Until this has passed, if it cannot make all in it
+    #[arg(long)]
+    seconds: Option<u64>,
     /// The processor to run on
     #[arg(long)]
     cpu: Option<usize>,
@@ -54,7 +58,7 @@ enum Kind {
 
 /// As its first argument: end at once.
 const NOTHING: &CStr = c"nothing";
-/// Events between two looks at the clock, if there is a rate.
+/// Events between two looks at the clock, if it matters.
 const BURST: u64 = 16;
 /// A query for the address of `bench.test`.
 const QUERY: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x05bench\x04test\x00\x00\x01\x00\x01";
@@ -73,22 +77,29 @@ fn main() {
     println!("ready");
     stdin().read_line(&mut String::new()).unwrap();
 
-    let began = Instant::now();
-    match args.rate {
-        None => (0..args.count).for_each(|_| event()),
-        Some(rate) => {
-            for done in 0..args.count {
-                if done % BURST == 0 {
-                    let due = began + Duration::from_nanos(done * 1_000_000_000 / rate);
-                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                }
-                event();
+    let limit = args.seconds.map_or(Duration::MAX, Duration::from_secs);
+    let (began, ran) = (Instant::now(), cpu_time());
+    let mut count = 0;
+    while count < args.count {
+        event();
+        count += 1;
+        if count % BURST == 0 && (args.rate.is_some() || args.seconds.is_some()) {
+            let passed = began.elapsed();
+            if passed >= limit {
+                break;
             }
+            let due = args.rate.map_or(Duration::ZERO, |rate| Duration::from_nanos(count * 1_000_000_000 / rate));
+            std::thread::sleep(due.saturating_sub(passed));
         }
     }
-    let ns = began.elapsed().as_nanos();
+    let (ns, cpu_ns) = (began.elapsed().as_nanos(), (cpu_time() - ran).as_nanos());
     let kind = args.kind.to_possible_value().unwrap();
-    println!(r#"{{"kind":"{}","count":{},"ns":{ns}}}"#, kind.get_name(), args.count);
+    println!(r#"{{"kind":"{}","count":{count},"ns":{ns},"cpu_ns":{cpu_ns}}}"#, kind.get_name());
+}
+
+/// How long this process has run: what others take of the processor does not count.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap().into()
 }
 
 impl Kind {

@@ -19,7 +19,8 @@ pub(crate) struct Load {
     kind: &'static str,
     pub(crate) count: u64,
     path: PathBuf,
-    rate: Option<u64>,
+    /// A second, for so many seconds at most.
+    paced: Option<(u64, u64)>,
 }
 
 impl Load {
@@ -27,22 +28,22 @@ impl Load {
     pub(crate) fn opens(folder: &Path, count: u64) -> Result<Self> {
         let path = folder.join(MARK);
         std::fs::write(&path, "").with_context(|| path.display().to_string())?;
-        Ok(Self { kind: "opens", count, path, rate: None })
+        Ok(Self { kind: "opens", count, path, paced: None })
     }
 
     /// Attempts to open a file that does not exist: little but what a tool adds.
     pub(crate) fn failing_opens(count: u64) -> Self {
-        Self { kind: "failing-opens", count, path: Path::new("/missing").join(MARK), rate: None }
+        Self { kind: "failing-opens", count, path: Path::new("/missing").join(MARK), paced: None }
     }
 
     /// System calls that nobody traces.
     pub(crate) fn syscalls(count: u64) -> Self {
-        Self { kind: "syscalls", count, path: MARK.into(), rate: None }
+        Self { kind: "syscalls", count, path: MARK.into(), paced: None }
     }
 
-    /// Programs that are started.
-    pub(crate) fn execs(count: u64, rate: u64) -> Self {
-        Self { kind: "execs", count, path: MARK.into(), rate: Some(rate) }
+    /// Programs that are started, so many a second, or as many as can be.
+    pub(crate) fn execs(rate: u64, seconds: u64) -> Self {
+        Self { kind: "execs", count: rate * seconds, path: MARK.into(), paced: Some((rate, seconds)) }
     }
 
     /// The same with another path, whose events do not count.
@@ -56,8 +57,8 @@ impl Load {
         command.args([self.kind, &self.count.to_string()]).arg("--path").arg(&self.path);
         // The last processor: interrupts and all else prefer the first.
         command.args(["--cpu", &(std::thread::available_parallelism()?.get() - 1).to_string()]);
-        if let Some(rate) = self.rate {
-            command.args(["--rate", &rate.to_string()]);
+        if let Some((rate, seconds)) = self.paced {
+            command.args(["--rate", &rate.to_string(), "--seconds", &seconds.to_string()]);
         }
         cgroup.confine(&mut command)?;
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start the generator")?;
@@ -68,7 +69,7 @@ impl Load {
         Ok(generator)
     }
 
-    /// Makes the events. Returns what one took.
+    /// Makes the events.
     pub(crate) fn run(&self, cgroup: &Cgroup) -> Result<Done> {
         self.start(cgroup)?.run()
     }
@@ -84,14 +85,22 @@ pub(crate) struct Generator {
 /// What it did.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Done {
-    count: u64,
+    /// Events that it made.
+    pub(crate) count: u64,
     ns: u64,
+    cpu_ns: u64,
 }
 
 impl Done {
     /// What one event took, in ns.
     pub(crate) fn each(self) -> f64 {
         self.ns as f64 / self.count as f64
+    }
+
+    /// How long the process ran for one event, in ns: programs that its system calls run are part of that, and what
+    /// others take of the processor is not.
+    pub(crate) fn cost(self) -> f64 {
+        self.cpu_ns as f64 / self.count as f64
     }
 
     /// How many there were in a second.

@@ -1,5 +1,6 @@
 //! What every row works with.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -23,6 +24,8 @@ pub(crate) struct Stage {
     pub(crate) rivals: Rivals,
     /// How often everything is measured, in turns.
     pub(crate) rounds: usize,
+    /// How many tools there were.
+    tools: Cell<u32>,
     /// Only to see that it works.
     pub(crate) quick: bool,
 }
@@ -35,7 +38,15 @@ impl Stage {
         let folder = std::env::temp_dir().join(root.path().trim_start_matches('/'));
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let rivals = if quick { Rivals::none() } else { Rivals::fetch()? };
-        Ok(Self { watched: root.child("watched")?, other: root.child("other")?, root, folder, rivals, rounds, quick })
+        let (watched, other) = (root.child("watched")?, root.child("other")?);
+        Ok(Self { root, watched, other, folder, rivals, rounds, tools: Cell::new(0), quick })
+    }
+
+    /// A cgroup for a tool.
+    pub(crate) fn tool_cgroup(&self) -> Result<Cgroup> {
+        let number = self.tools.get();
+        self.tools.set(number + 1);
+        self.root.child(&format!("tool-{number}"))
     }
 
     /// A number of events, or few of them if that is enough.

@@ -132,12 +132,13 @@ pub struct Session<R, W> {
     reader: R,
     writer: W,
     decoder: Decoder,
+    buffer: Vec<u8>,
 }
 
 impl<R: std::io::Read, W: std::io::Write> Session<R, W> {
     /// Over these two directions.
     pub fn new(reader: R, writer: W) -> Self {
-        Self { reader, writer, decoder: Decoder::default() }
+        Self { reader, writer, decoder: Decoder::default(), buffer: vec![0; 256 << 10] }
     }
 
     /// Sends bytes that may be frames.
@@ -152,10 +153,9 @@ impl<R: std::io::Read, W: std::io::Write> Session<R, W> {
             if let Some(frame) = self.decoder.next_frame().unwrap() {
                 return Some(frame);
             }
-            let mut buffer = [0; 4096];
-            match self.reader.read(&mut buffer).unwrap() {
+            match self.reader.read(&mut self.buffer).unwrap() {
                 0 => return None,
-                read => self.decoder.push(&buffer[..read]),
+                read => self.decoder.push(&self.buffer[..read]),
             }
         }
     }

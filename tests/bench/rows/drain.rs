@@ -1,18 +1,15 @@
 //! How fast what the kernel has gathered is read, handed on and printed.
 
-use std::process::Stdio;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
-use gadgets::record::records;
-use gadgets::spec::{Limits, RING_BYTES_MAX, RunSpec, Selector};
-use gadgets::wire::{Frame, Hello, VERSION};
+use anyhow::{Context as _, Result};
+use gadgets::spec::RING_BYTES_MAX;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tests::{Process, Session, agent_command};
 
 use super::Limit::{AtLeast, AtMost};
 use super::{Goal, Row};
+use crate::agent::{Own, run_of};
 use crate::load::Load;
 use crate::stage::Stage;
 use crate::table::Table;
@@ -74,16 +71,16 @@ fn printed(stage: &Stage, load: &Load, tool: &Ours, place: Place, name: &str, ta
     let running = Running::start(tool, stage, place)?;
     let agent = *running.children().first().context("the client has no agent")?;
     fill(stage, load, agent)?;
-    let (before, began) = (running.cpu()?, Instant::now());
+    let began = Instant::now();
     kill(agent, Signal::SIGCONT)?;
     let work = running.stop()?;
     let seconds = began.elapsed().as_secs_f64();
-    push(table, name, load, seconds, (work.cpu - before).as_secs_f64(), [work.seen, work.lost]);
+    push(table, name, load, seconds, work.cpu.as_secs_f64(), [work.seen, work.lost]);
     Ok(())
 }
 
 /// Fills the ring of an agent, which is stopped then.
-fn fill(stage: &Stage, load: &Load, agent: Pid) -> Result<()> {
+pub(super) fn fill(stage: &Stage, load: &Load, agent: Pid) -> Result<()> {
     let generator = load.start(&stage.watched)?;
     kill(agent, Signal::SIGSTOP)?;
     let is_stopped = || std::fs::read_to_string(format!("/proc/{agent}/stat")).is_ok_and(|stat| stat.contains(") T "));
@@ -96,43 +93,16 @@ fn fill(stage: &Stage, load: &Load, agent: Pid) -> Result<()> {
 
 /// The bench is the client, and only counts.
 fn counted(stage: &Stage, load: &Load, table: &mut Table) -> Result<()> {
-    let cgroup = stage.root.child("tool")?;
-    let mut command = agent_command("gadget-agent");
-    cgroup.confine(&mut command)?;
-    command.args(["session", "--local"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut agent = Process(command.spawn()?);
-    let (input, output) = (agent.0.stdin.take().context("no input")?, agent.0.stdout.take().context("no output")?);
-    let mut session = Session::new(output, input);
-    let selector = Selector { cgroups: vec![stage.watched.path().to_owned()], ..Selector::default() };
-    let limits = Limits { ring_bytes: Some(RING_BYTES_MAX) };
-    let run = RunSpec { gadget: "opensnoop".into(), selector, limits, ..RunSpec::default() };
-    session.send(&Frame::Hello(Box::new(Hello { version: VERSION, run: Some(run), ..Hello::default() })).encode()?);
-    loop {
-        match session.next_frame() {
-            Some(Frame::Schema(_)) => break,
-            Some(Frame::Error(failure)) => bail!("the agent: {}", failure.message),
-            None => bail!("the agent ended"),
-            _ => {}
-        }
-    }
-    fill(stage, load, agent.pid())?;
+    let cgroup = stage.tool_cgroup()?;
+    let mut agent = Own::start(Some(&cgroup), run_of("opensnoop", &stage.watched, Some(RING_BYTES_MAX)))?;
+    fill(stage, load, agent.process.pid())?;
     let (before, began) = (cgroup.cpu()?, Instant::now());
-    agent.signal(Signal::SIGCONT);
-    session.send(&Frame::Stop.encode()?);
-    let mut seen = 0;
-    let trailer = loop {
-        match session.next_frame() {
-            Some(Frame::Batch(batch)) => seen += records(&batch).filter(Result::is_ok).count() as u64,
-            Some(Frame::Trailer(trailer)) => break trailer,
-            None => bail!("the agent ended without a trailer"),
-            _ => {}
-        }
-    };
+    agent.process.signal(Signal::SIGCONT);
+    let (seen, trailer) = agent.watch.stop()?;
     let seconds = began.elapsed().as_secs_f64();
-    drop(session);
-    agent.wait();
-    // The generator's own few opens at its start are no marked ones.
-    let strays = (seen + trailer.lost).saturating_sub(load.count);
-    push(table, COUNTED, load, seconds, (cgroup.cpu()? - before).as_secs_f64(), [seen - strays, trailer.lost]);
+    // Nobody listens any more: the agent ends.
+    drop(agent.watch);
+    agent.process.wait();
+    push(table, COUNTED, load, seconds, (cgroup.cpu()? - before).as_secs_f64(), [seen, trailer.lost]);
     Ok(())
 }

@@ -3,7 +3,11 @@
 //! A gadget that comes later brings its row: a file here, and an entry in [`ROWS`]. The measurement takes a tool after the
 //! other in each round, so that a busy machine is fair to all.
 
+mod agent;
+mod beside;
 mod drain;
+mod first_event;
+mod loss;
 mod opens;
 
 use anyhow::Result;
@@ -12,7 +16,17 @@ use crate::stage::Stage;
 use crate::table::Table;
 
 /// All of them, in the order of the page.
-pub(crate) static ROWS: [&Row; 3] = [&opens::UNWATCHED, &opens::WATCHED, &drain::ROW];
+pub(crate) static ROWS: [&Row; 8] = [
+    &opens::UNWATCHED,
+    &opens::WATCHED,
+    &beside::ROW,
+    &loss::LOSS,
+    &loss::ACCOUNTING,
+    &drain::ROW,
+    &first_event::ROW,
+    &agent::ROW,
+    // To come: traceloop, tcptop, dns, and the streams of many nodes in one client.
+];
 
 /// One.
 pub(crate) struct Row {

@@ -58,8 +58,9 @@ pub(crate) struct Running<'a> {
     cgroup: Cgroup,
     output: Output,
     errors: PathBuf,
-    /// From its start until it saw events.
-    pub(crate) first: Duration,
+    /// From its start until it saw events, and what it has run until then.
+    first: Duration,
+    start_cpu: Duration,
 }
 
 /// What came of it.
@@ -69,7 +70,7 @@ pub(crate) struct Work {
     pub(crate) seen: u64,
     /// Events that it says to have lost.
     pub(crate) lost: u64,
-    /// Time that all its processes have run together.
+    /// Time that all its processes have run together since it was attached.
     pub(crate) cpu: Duration,
     /// The sum of their largest resident sizes, in bytes.
     pub(crate) peak: u64,
@@ -81,20 +82,20 @@ impl<'a> Running<'a> {
     /// Starts a tool, and waits until it is attached.
     pub(crate) fn start(tool: &'a dyn Tool, stage: &Stage, place: Place) -> Result<Self> {
         let name = tool.name();
-        let cgroup = stage.root.child("tool")?;
+        let cgroup = stage.tool_cgroup()?;
         let mut command = tool.command().with_context(|| name.clone())?;
         cgroup.confine(&mut command)?;
         let (output, theirs) = Output::open(place, &stage.folder)?;
-        let errors = stage.folder.join("errors");
+        let errors = stage.folder.join(cgroup.path().replace('/', "-"));
         command.stdout(theirs).stderr(File::create(&errors)?);
         let process = Process(command.spawn().with_context(|| format!("cannot start {name}"))?);
         // It has the other end now; ours would keep a terminal or a pipe from ending.
         drop(command);
-        let first = Duration::ZERO;
-        let mut running = Self { tool, process, cgroup, output, errors, first };
+        let (first, start_cpu) = (Duration::ZERO, Duration::ZERO);
+        let mut running = Self { tool, process, cgroup, output, errors, first, start_cpu };
         let began = Instant::now();
         running.wait_until_attached(stage, began)?;
-        running.first = began.elapsed();
+        (running.first, running.start_cpu) = (began.elapsed(), running.cgroup.cpu()?);
         Ok(running)
     }
 
@@ -132,11 +133,6 @@ impl<'a> Running<'a> {
         self.process.children()
     }
 
-    /// Time that its processes have run so far.
-    pub(crate) fn cpu(&self) -> Result<Duration> {
-        self.cgroup.cpu()
-    }
-
     /// Waits until it has shown so many marked events, or has nothing more to show.
     pub(crate) fn settle(&mut self, events: u64) -> Result<()> {
         let (mut bytes, mut since) = (0, Instant::now());
@@ -145,6 +141,16 @@ impl<'a> Running<'a> {
             if now != bytes {
                 (bytes, since) = (now, Instant::now());
             }
+            std::thread::sleep(GLANCE);
+        }
+        Ok(())
+    }
+
+    /// Waits until it tells of a loss, in JSON.
+    pub(crate) fn wait_for_told_loss(&mut self) -> Result<()> {
+        let asked = Instant::now();
+        while !self.output.tells_loss()? {
+            ensure!(asked.elapsed() < PATIENCE, "{} tells of no loss", self.tool.name());
             std::thread::sleep(GLANCE);
         }
         Ok(())
@@ -160,7 +166,7 @@ impl<'a> Running<'a> {
             std::thread::sleep(GLANCE);
         }
         let lost = self.tool.lost(&self.said()?).with_context(|| self.tool.name())?;
-        let cpu = self.cpu()?;
+        let cpu = self.cgroup.cpu()? - self.start_cpu;
         Ok(Work { seen: self.output.finish()?, lost, cpu, peak, first: self.first })
     }
 

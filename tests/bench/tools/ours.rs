@@ -12,7 +12,7 @@ use crate::cgroup::Cgroup;
 pub(crate) struct Ours {
     gadget: &'static str,
     cgroup: String,
-    options: Vec<&'static str>,
+    options: Vec<String>,
 }
 
 impl Ours {
@@ -27,8 +27,8 @@ impl Ours {
     }
 
     /// The same with these flags, too.
-    pub(crate) fn with(mut self, options: &[&'static str]) -> Self {
-        self.options.extend(options);
+    pub(crate) fn with(mut self, options: &[&str]) -> Self {
+        self.options.extend(options.iter().map(|option| (*option).to_owned()));
         self
     }
 }
@@ -46,7 +46,7 @@ impl Tool for Ours {
 
     fn announces(&self) -> Option<&'static str> {
         // The table's header, and the first line of JSON.
-        Some(if self.options.contains(&"json") { r#""type":"start""# } else { "NODE" })
+        Some(if self.options.iter().any(|option| option == "json") { r#""type":"start""# } else { "NODE" })
     }
 
     /// Its last words are "… events, none lost" or "… events, 5 lost: …".

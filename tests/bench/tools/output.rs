@@ -13,8 +13,12 @@ use memchr::memmem::find_iter;
 
 use crate::load::MARK;
 
-/// What canaries' paths contain.
+/// What canaries' paths contain; the longest of the words.
 pub(crate) const CANARY: &str = "gadget-bench-canary";
+/// What a line of JSON contains that tells of a loss.
+const TOLD: &str = r#""type":"loss""#;
+/// What is counted.
+const WORDS: [&str; 3] = [MARK, CANARY, TOLD];
 /// Bytes of the beginning that are kept.
 const HEAD: usize = 64 << 10;
 
@@ -57,8 +61,8 @@ enum Reader {
 #[derive(Clone, Default)]
 struct Text {
     bytes: u64,
-    marks: u64,
-    canaries: u64,
+    /// Of each of [`WORDS`].
+    counts: [u64; 3],
     head: Vec<u8>,
     /// The end of the last portion, since a word may lie across two.
     carry: Vec<u8>,
@@ -69,13 +73,11 @@ impl Text {
         self.bytes += bytes.len() as u64;
         self.head.extend_from_slice(&bytes[..bytes.len().min(HEAD.saturating_sub(self.head.len()))]);
         let (whole, start) = ([&self.carry, bytes].concat(), self.carry.len());
-        // What lies in the carry alone was counted before.
-        let count = |word: &str| {
-            find_iter(&whole, word).filter(|at| at + word.len() > start).count() as u64
-        };
-        self.marks += count(MARK);
-        self.canaries += count(CANARY);
-        self.carry = whole[whole.len().saturating_sub(MARK.len().max(CANARY.len()))..].to_vec();
+        for (count, word) in self.counts.iter_mut().zip(WORDS) {
+            // What lies in the carry alone was counted before.
+            *count += find_iter(&whole, word).filter(|at| at + word.len() > start).count() as u64;
+        }
+        self.carry = whole[whole.len().saturating_sub(CANARY.len())..].to_vec();
     }
 }
 
@@ -104,7 +106,7 @@ impl Output {
 
     /// How many marks were printed.
     pub(crate) fn marks(&mut self) -> Result<u64> {
-        Ok(self.read()?.marks)
+        Ok(self.read()?.counts[0])
     }
 
     /// How much was printed, in bytes.
@@ -114,7 +116,12 @@ impl Output {
 
     /// Whether a canary was printed.
     pub(crate) fn has_canary(&mut self) -> Result<bool> {
-        Ok(self.read()?.canaries > 0)
+        Ok(self.read()?.counts[1] > 0)
+    }
+
+    /// Whether a loss was told, in JSON.
+    pub(crate) fn tells_loss(&mut self) -> Result<bool> {
+        Ok(self.read()?.counts[2] > 0)
     }
 
     /// Whether these words are in its beginning.

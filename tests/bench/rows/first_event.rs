@@ -1,0 +1,84 @@
+//! How long it takes until every event is seen.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use tests::{Process, client_command};
+
+use super::Limit::AtMost;
+use super::{Goal, Row};
+use crate::agent::{Own, run_of};
+use crate::cgroup::Cgroup;
+use crate::stage::Stage;
+use crate::table::Table;
+
+const TIME: &str = "until all is seen";
+const CONTAINERS: usize = 100;
+const NONE: [&str; 2] = ["agent, no containers", "client, no containers"];
+const MANY: [&str; 2] = ["agent, 100 containers", "client, 100 containers"];
+/// Starts in a round: one is short.
+const STARTS: usize = 3;
+
+/// From start to attached.
+pub(super) static ROW: Row = Row {
+    name: "first-event",
+    title: "Time to the first event",
+    about: "From the start of opensnoop until every event is seen: of the agent alone, up to its schema; and of the client, \
+            which starts an agent, up to its first line. With and without a hundred idle containers' cgroups. The way \
+            through an API server is measured by tests/bench/first-row, on the cluster of the tests.",
+    measure,
+    plot: TIME,
+    goals: &[
+        Goal::new("at most 25 ms in the agent", AtMost(25.0), |table| table.median(NONE[0], TIME)),
+        Goal::new("with 100 containers not 5 ms more", AtMost(5.0), |table| {
+            Some(table.median(MANY[0], TIME)? - table.median(NONE[0], TIME)?)
+        }),
+        Goal::new("at most 300 ms from pressing Enter, on this host", AtMost(300.0), |table| {
+            table.median(MANY[1], TIME)
+        }),
+    ],
+    note: "",
+};
+
+fn measure(stage: &Stage) -> Result<Table> {
+    let mut table = Table::new(&[(TIME, "ms")]);
+    for _ in 0..stage.rounds {
+        starts(stage, NONE, &mut table)?;
+        let containers = containers(stage)?;
+        starts(stage, MANY, &mut table)?;
+        drop(containers);
+    }
+    Ok(table)
+}
+
+fn starts(stage: &Stage, [agent, client]: [&str; 2], table: &mut Table) -> Result<()> {
+    for _ in 0..STARTS {
+        let mut own = Own::start(None, run_of("opensnoop", &stage.watched, None))?;
+        table.push(agent, TIME, own.first.as_secs_f64() * 1e3);
+        own.watch.stop()?;
+        let mut command = client_command("kubectl-gadget", &["opensnoop", "--local", "-o", "json"]);
+        command.args(["--cgroup", stage.watched.path()]).stdout(Stdio::piped()).stderr(Stdio::null());
+        let began = Instant::now();
+        let mut process = Process(command.spawn()?);
+        let mut line = String::new();
+        BufReader::new(process.0.stdout.take().context("no output")?).read_line(&mut line)?;
+        table.push(client, TIME, began.elapsed().as_secs_f64() * 1e3);
+        ensure!(line.contains(r#""type":"start""#), "the client's first line is {line:?}");
+    }
+    Ok(())
+}
+
+/// The cgroups of a hundred containers, as the kubelet and a runtime would make them.
+fn containers(stage: &Stage) -> Result<Vec<Cgroup>> {
+    let pods = stage.root.child("kubepods")?;
+    let mut all = Vec::new();
+    for index in 0..CONTAINERS {
+        let pod = pods.child(&format!("pod00000000-0000-4000-8000-{index:012x}"))?;
+        all.push(pod.child(&format!("{index:064x}"))?);
+        all.push(pod);
+    }
+    all.push(pods);
+    Ok(all)
+}
