@@ -8,7 +8,7 @@ CARGO := cargo --locked
 STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TARGET)
 TIMED = @tests/support/timed
 
-.PHONY: help setup build image demo test lint test-unit test-binaries test-e2e test-cluster test-kernels cluster-up cluster-down clean
+.PHONY: help setup build image demo test lint test-unit test-binaries test-e2e test-cluster test-bench test-kernels bench cluster-up cluster-down clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,7 @@ test: ## run everything (as root)
 	$(TIMED) "build" $(MAKE) --no-print-directory build
 	$(TIMED) "end to end" $(MAKE) --no-print-directory test-e2e
 	$(TIMED) "cluster" $(MAKE) --no-print-directory test-cluster
+	$(TIMED) "bench" $(MAKE) --no-print-directory test-bench
 	$(TIMED) "kernels" $(MAKE) --no-print-directory test-kernels
 	$(TIMED) --report
 
@@ -50,7 +51,7 @@ test-unit: setup ## tests that need neither root nor a kernel
 
 test-binaries: build
 	$(STATIC) -p tests --bins
-	@install -m 755 $(addprefix target/$(TARGET)/release/,workload programs) $(DIST)/
+	@install -m 755 $(addprefix target/$(TARGET)/release/,workload programs generator bench) $(DIST)/
 	@for name in tiny-agent tiny-client; do ln -f $(DIST)/programs $(DIST)/$$name; done
 
 # The faults mostly wait, and so run more than one a processor.
@@ -60,6 +61,12 @@ test-e2e: test-binaries ## the real client, agent, kernel and containers (as roo
 
 test-cluster: image test-binaries ## the same through kubectl, on a cluster of two nodes (as root)
 	tests/support/cluster/run $(CARGO) test -p tests --test cluster
+
+test-bench: image test-binaries ## the measurements in small: what is printed and what is told lost is all there was (as root)
+	tests/support/tidy $(DIST)/bench --quick
+
+bench: image test-binaries ## measure everything beside other tools (as root), or ROWS="watched drain"; writes docs/performance.md
+	tests/support/tidy $(DIST)/bench $(ROWS)
 
 test-kernels: test-binaries ## every gadget on Debian's kernels, in virtual machines; writes docs/kernels.md
 	tests/support/tidy $(CARGO) test -p tests --test kernels -- --nocapture

@@ -4,21 +4,25 @@
 //! - `tools/`: who watches
 //! - [`load`], `generator.rs`: what makes the events
 //! - [`stage`], [`cgroup`]: where all of it runs
-//! - [`table`]: the numbers
+//! - [`table`], [`machine`], `report/`: the numbers, where they are from, and how people get them
 //!
 //! Failures are errors, never panics: what was started ends, and what was made goes, when values are dropped.
 
 mod agent;
 mod cgroup;
 mod load;
+mod machine;
+mod report;
 mod rows;
 mod stage;
 mod table;
 mod tools;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 
+use machine::Machine;
+use report::Measured;
 use rows::{ROWS, Row};
 use stage::Stage;
 
@@ -57,20 +61,19 @@ fn main() -> Result<()> {
     ensure!(unknown.is_none(), "no row is called {unknown:?}; there are: {}", known.join(", "));
     let rounds = if args.quick { 1 } else { args.rounds };
     let stage = Stage::set(rounds, args.quick)?;
-    for row in ROWS.iter().filter(|row| args.rows.is_empty() || args.rows.iter().any(|name| name == row.name)) {
-        measure(row, &stage)?;
+    let is_chosen = |row: &&&Row| args.rows.is_empty() || args.rows.iter().any(|name| name == row.name);
+    let (mut all, mut wrong) = (Vec::new(), Vec::new());
+    for row in ROWS.iter().filter(is_chosen) {
+        eprintln!("measuring: {}", row.name);
+        let table = (row.measure)(&stage).with_context(|| row.name)?;
+        let measured = Measured::new(row, Machine::this(rounds)?, table);
+        measured.print(row);
+        wrong.extend(measured.wrong(row));
+        all.push(measured);
     }
-    Ok(())
-}
-
-fn measure(row: &Row, stage: &Stage) -> Result<()> {
-    println!("{}", row.title);
-    let table = (row.measure)(stage)?;
-    println!("{}", table.text());
-    for goal in row.goals {
-        let Some(value) = (goal.value)(&table) else { continue };
-        let verdict = if goal.is_reached(value) { "reached" } else { "missed" };
-        println!("  {verdict}: {} ({})", goal.text, table::number(value));
+    if !args.quick {
+        report::write(all)?;
     }
+    ensure!(wrong.is_empty(), "counts are wrong:\n{}", wrong.join("\n"));
     Ok(())
 }

@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use crate::cgroup::Cgroup;
 use crate::tools::Rivals;
@@ -33,6 +35,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// Sets it.
     pub(crate) fn set(rounds: usize, quick: bool) -> Result<Self> {
+        end_in_order()?;
         mount_tracefs().context("this needs root: BPF programs and cgroups")?;
         let root = Cgroup::root()?;
         let folder = std::env::temp_dir().join(root.path().trim_start_matches('/'));
@@ -44,6 +47,7 @@ impl Stage {
 
     /// A cgroup for a tool.
     pub(crate) fn tool_cgroup(&self) -> Result<Cgroup> {
+        ensure!(!IS_INTERRUPTED.load(Ordering::Relaxed), "interrupted");
         let number = self.tools.get();
         self.tools.set(number + 1);
         self.root.child(&format!("tool-{number}"))
@@ -63,6 +67,22 @@ fn mount_tracefs() -> Result<()> {
     mount(Some("tracefs"), "/sys/kernel/tracing", Some("tracefs"), MsFlags::empty(), none)?;
     // Older tools know it in this place alone.
     mount(Some("debugfs"), "/sys/kernel/debug", Some("debugfs"), MsFlags::empty(), none)?;
+    Ok(())
+}
+
+static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn interrupt(_: i32) {
+    IS_INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Has Ctrl-C end the run by an error, before the next tool at the latest. (Tools that run have it from the terminal, too.)
+fn end_in_order() -> Result<()> {
+    let action = SigAction::new(SigHandler::Handler(interrupt), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: the handler only stores a flag.
+        unsafe { sigaction(signal, &action)? };
+    }
     Ok(())
 }
 

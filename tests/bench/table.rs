@@ -154,7 +154,8 @@ impl Table {
             if column.unit.is_empty() { column.name.clone() } else { format!("{}, {}", column.name, column.unit) }
         };
         let header = std::iter::once(String::new()).chain(self.columns.iter().map(title)).collect();
-        let row = |line: &Line| std::iter::once(line.name.clone()).chain(line.cells.iter().map(Samples::text)).collect();
+        let row =
+            |line: &Line| std::iter::once(line.name.clone()).chain(line.cells.iter().map(Samples::text)).collect();
         std::iter::once(header).chain(self.lines.iter().map(row)).collect()
     }
 }

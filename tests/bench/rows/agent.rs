@@ -42,7 +42,9 @@ pub(super) static ROW: Row = Row {
     plot: MEMORY,
     goals: &[
         Goal::new("idle, at most 15 MB resident", AtMost(15.0), |table| table.median(IDLE, MEMORY)),
-        Goal::new("a running gadget adds at most 2 x its ring + 2 MB", AtMost(10.0), |table| table.median(RUNNING, ADDED)),
+        Goal::new("a running gadget adds at most 2 x its ring + 2 MB", AtMost(10.0), |table| {
+            table.median(RUNNING, ADDED)
+        }),
         Goal::new("flat: at most 2 MB more after 10 M events and 1,000 containers", AtMost(2.0), |table| {
             Some(table.median(WORKED, MEMORY)? - table.median(ENDED, MEMORY)?)
         }),
@@ -100,7 +102,7 @@ fn note(table: &mut Table, line: &str, pid: Pid, quick: bool) -> Result<f64> {
     let before = switches(pid)?;
     let watched_for = if quick { WATCHED_FOR / 20 } else { WATCHED_FOR };
     std::thread::sleep(watched_for);
-    table.push(line, WAKES, (switches(pid)? - before) as f64 / watched_for.as_secs_f64());
+    table.push(line, WAKES, switches(pid)?.saturating_sub(before) as f64 / watched_for.as_secs_f64());
     Ok(memory)
 }
 

@@ -28,7 +28,9 @@ pub(super) static UNWATCHED: Row = Row {
     measure: unwatched,
     plot: OPEN[2],
     goals: &[
-        Goal::new("open+close at most 1.20 x of that without a tool", AtMost(1.20), |table| table.median(OURS, OPEN[2])),
+        Goal::new("open+close at most 1.20 x of that without a tool", AtMost(1.20), |table| {
+            table.median(OURS, OPEN[2])
+        }),
         Goal::new("its added cost at most 1/2 of the classic tool's", AtMost(0.5), |table| {
             Some(table.median(OURS, OPEN[1])? / table.median(CLASSIC, OPEN[1])?)
         }),
@@ -46,7 +48,9 @@ pub(super) static WATCHED: Row = Row {
     measure: watched,
     plot: OPEN[2],
     goals: &[
-        Goal::new("open+close at most 1.40 x of that without a tool", AtMost(1.40), |table| table.median(OURS, OPEN[2])),
+        Goal::new("open+close at most 1.40 x of that without a tool", AtMost(1.40), |table| {
+            table.median(OURS, OPEN[2])
+        }),
         Goal::new("its added cost at most 1/4 of that of libbpf-tools 0.26", AtMost(0.25), |table| {
             Some(table.median(OURS, OPEN[1])? / table.median("libbpf-tools 0.26", OPEN[1])?)
         }),
@@ -69,7 +73,8 @@ fn watched(stage: &Stage) -> Result<Table> {
 }
 
 fn measure(stage: &Stage, tools: &[&dyn Tool]) -> Result<Table> {
-    let columns = [OPEN, FAILING, SYSCALL].map(|[absolute, added, ratio]| [(absolute, "ns"), (added, "ns"), (ratio, "")]);
+    let columns =
+        [OPEN, FAILING, SYSCALL].map(|[absolute, added, ratio]| [(absolute, "ns"), (added, "ns"), (ratio, "")]);
     let mut table = Table::new(columns.as_flattened());
     let loads = [
         (OPEN, Load::opens(&stage.folder, stage.events(200_000))?),

@@ -20,8 +20,8 @@ use crate::load::Load;
 use crate::stage::Stage;
 pub(crate) use classic::Classic;
 pub(crate) use ours::Ours;
-use output::{CANARY, Output};
 pub(crate) use output::Place;
+use output::{CANARY, Output};
 pub(crate) use rivals::Rivals;
 
 /// How long anything may take that is waited for.

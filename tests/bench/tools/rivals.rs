@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::Tool;
 
-/// What they are, and where.
+/// What they are, what `fetch` calls them, the program, and its arguments.
 const RIVALS: [(&str, &str, &str, &[&str]); 3] = [
-    ("libbpf-tools 0.26", "libbpf-tools-bookworm", "usr/sbin/opensnoop", &[]),
-    ("libbpf-tools 0.37", "libbpf-tools-sid", "usr/sbin/opensnoop", &[]),
+    ("libbpf-tools", "libbpf-tools-bookworm", "usr/sbin/opensnoop", &[]),
+    ("libbpf-tools", "libbpf-tools-sid", "usr/sbin/opensnoop-libbpf", &[]),
     ("bpftrace", "bpftrace-sid", "usr/bin/bpftrace", &["-e", ONE_LINER]),
 ];
 
@@ -24,8 +24,9 @@ tracepoint:syscalls:sys_exit_open, tracepoint:syscalls:sys_exit_openat /@path[ti
 pub(crate) struct Rivals(Vec<Rival>);
 
 /// One of them.
-pub(crate) struct Rival {
-    name: &'static str,
+struct Rival {
+    /// With its version.
+    name: String,
     root: PathBuf,
     program: &'static str,
     args: &'static [&'static str],
@@ -38,11 +39,13 @@ impl Rivals {
         let output = Command::new(script).stderr(Stdio::inherit()).output()?;
         ensure!(output.status.success(), "cannot fetch the tools to compare with: {}", output.status);
         let lines = String::from_utf8(output.stdout)?;
-        let root = |folder: &str| {
-            let found = lines.lines().find_map(|line| line.strip_prefix(folder)?.strip_prefix(' '));
-            found.map(PathBuf::from).with_context(|| format!("{folder} was not fetched"))
+        let rival = |(name, folder, program, args)| {
+            let mut found =
+                lines.lines().map(|line| line.splitn(3, ' ')).filter(|words| words.clone().next() == Some(folder));
+            let mut words = found.next().with_context(|| format!("{folder} was not fetched"))?.skip(1);
+            let (version, root) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            Ok(Rival { name: format!("{name} {}", short(version)), root: root.into(), program, args })
         };
-        let rival = |(name, folder, program, args)| Ok(Rival { name, root: root(folder)?, program, args });
         RIVALS.into_iter().map(rival).collect::<Result<_>>().map(Self)
     }
 
@@ -57,9 +60,14 @@ impl Rivals {
     }
 }
 
+/// The first two numbers of a Debian version.
+fn short(version: &str) -> String {
+    version.split(|c: char| !c.is_ascii_digit()).take(2).collect::<Vec<_>>().join(".")
+}
+
 impl Tool for Rival {
     fn name(&self) -> String {
-        self.name.into()
+        self.name.clone()
     }
 
     /// With the loader and the libraries that it was built for.
@@ -74,7 +82,7 @@ impl Tool for Rival {
         let loader = files.flatten().map(|entry| entry.path()).find(is_loader).context("no loader")?;
         let mut command = Command::new(loader);
         command.arg("--library-path").arg(&libraries).arg(self.root.join(self.program)).args(self.args);
-        // Lines of any length, as printf has them; and the terminal's last line is not a prompt for anybody.
+        // Paths that are longer than it usually shows.
         command.env("BPFTRACE_MAX_STRLEN", "200").stdin(Stdio::null());
         Ok(command)
     }
@@ -82,7 +90,8 @@ impl Tool for Rival {
     /// "lost 5 events on CPU #0", "Lost 5 events".
     fn lost(&self, said: &str) -> Result<u64> {
         let counts = said.to_lowercase();
-        let counts = counts.match_indices("lost ").filter_map(|(at, _)| counts[at + 5..].split(' ').next()?.parse::<u64>().ok());
+        let counts =
+            counts.match_indices("lost ").filter_map(|(at, _)| counts[at + 5..].split(' ').next()?.parse::<u64>().ok());
         Ok(counts.sum())
     }
 }
