@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use nix::unistd::Pid;
 
 /// What their names begin with.
 const PREFIX: &str = "gadget-bench-";
@@ -62,8 +63,22 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Takes in a process that was started elsewhere.
+    pub(crate) fn adopt(&self, pid: Pid) -> Result<()> {
+        Ok(fs::write(self.directory.join("cgroup.procs"), pid.to_string())?)
+    }
+
+    /// Has it go even if the bench panics, when values are not dropped.
+    pub(crate) fn remove_on_panic(&self) {
+        let (directory, usual) = (self.directory.clone(), std::panic::take_hook());
+        std::panic::set_hook(Box::new(move |panic| {
+            usual(panic);
+            remove(&directory);
+        }));
+    }
+
     /// Its processes.
-    pub(crate) fn pids(&self) -> Result<Vec<u32>> {
+    fn pids(&self) -> Result<Vec<u32>> {
         let procs = fs::read_to_string(self.directory.join("cgroup.procs"))?;
         procs.lines().map(|pid| Ok(pid.parse()?)).collect()
     }

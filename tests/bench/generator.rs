@@ -48,6 +48,8 @@ enum Kind {
     FailingOpens,
     /// Start a program that ends at once
     Execs,
+    /// Try to start a program that does not exist
+    FailingExecs,
     /// Connect to a port of its own, and close
     Connects,
     /// Send a DNS query to a port of its own
@@ -109,6 +111,9 @@ impl Kind {
             Self::Opens => Box::new(move || assert_eq!(nix::unistd::close(open(&path).unwrap()), Ok(()))),
             Self::FailingOpens => Box::new(move || assert_eq!(open(&path), Err(Errno::ENOENT))),
             Self::Execs => execs(path),
+            Self::FailingExecs => Box::new(move || {
+                assert_eq!(execve::<&CStr, &CStr>(c"/missing", &[NOTHING, &path], &[]), Err(Errno::ENOENT));
+            }),
             Self::Connects => {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
                 let address = listener.local_addr().unwrap();

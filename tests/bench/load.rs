@@ -41,9 +41,14 @@ impl Load {
         Self { kind: "syscalls", count, path: MARK.into(), paced: None }
     }
 
-    /// Programs that are started, so many a second, or as many as can be.
+    /// Programs that are started, so many a second for some seconds, or as many as can be.
     pub(crate) fn execs(rate: u64, seconds: u64) -> Self {
         Self { kind: "execs", count: rate * seconds, path: MARK.into(), paced: Some((rate, seconds)) }
+    }
+
+    /// The same with a program that does not exist: an event, too, and many more can be had.
+    pub(crate) fn failing_execs(rate: u64, seconds: u64) -> Self {
+        Self { kind: "failing-execs", ..Self::execs(rate, seconds) }
     }
 
     /// The same with another path, whose events do not count.

@@ -38,6 +38,7 @@ impl Stage {
         end_in_order()?;
         mount_tracefs().context("this needs root: BPF programs and cgroups")?;
         let root = Cgroup::root()?;
+        root.remove_on_panic();
         let folder = std::env::temp_dir().join(root.path().trim_start_matches('/'));
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let rivals = if quick { Rivals::none() } else { Rivals::fetch()? };

@@ -108,13 +108,13 @@ impl Table {
         }
     }
 
-    /// What was measured in all rounds.
-    pub(crate) fn cell(&self, line: &str, column: &str) -> Option<&Samples> {
+    /// What was measured in all rounds, in the first line whose name begins so.
+    fn cell(&self, line: &str, column: &str) -> Option<&Samples> {
         let place = self.columns.iter().position(|known| known.name == column)?;
-        self.lines.iter().find(|known| known.name == line)?.cells.get(place)
+        self.lines.iter().find(|known| known.name.starts_with(line))?.cells.get(place)
     }
 
-    /// The number in the middle.
+    /// The number in the middle of that.
     pub(crate) fn median(&self, line: &str, column: &str) -> Option<f64> {
         self.cell(line, column)?.median()
     }

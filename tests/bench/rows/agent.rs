@@ -59,6 +59,8 @@ fn measure(stage: &Stage) -> Result<Table> {
     debug_assert_eq!(RING_BYTES_DEFAULT, 4 << 20, "what the goal says");
 
     let daemon = Daemon::start("bench");
+    let cgroup = stage.tool_cgroup()?;
+    cgroup.adopt(daemon.process.pid())?;
     let pid = daemon.process.pid();
     let idle = note(&mut table, IDLE, pid, stage.quick)?;
     let through = |gadget| Ours::json(gadget, &stage.watched).with(&["--socket", daemon.socket()]);

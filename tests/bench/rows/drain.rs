@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::Limit::{AtLeast, AtMost};
 use super::{Goal, Row};
 use crate::agent::{Own, run_of};
-use crate::load::Load;
+use crate::load::{Generator, Load};
 use crate::stage::Stage;
 use crate::table::Table;
 use crate::tools::{Ours, Place, Running};
@@ -29,7 +29,8 @@ pub(super) static ROW: Row = Row {
     title: "Draining a full ring",
     about: "The agent is stopped (SIGSTOP) while a million failing opens fill its ring of 256 MiB; then it goes on, is asked \
             to end, and the time until everything has come is taken. *Counted*: the bench takes the agent's frames and \
-            counts their records. Otherwise the client prints. CPU is that of agent and client together.",
+            counts their records. Otherwise the client prints. Rate and CPU are for events that came out at the end; CPU \
+            is that of agent and client together.",
     measure,
     plot: RATE,
     goals: &[
@@ -59,18 +60,19 @@ fn measure(stage: &Stage) -> Result<Table> {
 }
 
 fn push(table: &mut Table, line: &str, load: &Load, seconds: f64, cpu: f64, [seen, lost]: [u64; 2]) {
-    let count = load.count as f64;
     table.push(line, RATE, seen as f64 / seconds);
-    table.push(line, CPU, cpu / (count / 100_000.0));
+    table.push(line, CPU, cpu / (seen as f64 / 100_000.0));
     table.push(line, LOST, lost as f64);
-    table.push(line, MISSING, count - (seen + lost) as f64);
+    table.push(line, MISSING, (load.count as f64 - (seen + lost) as f64).abs());
 }
 
 /// The client prints.
 fn printed(stage: &Stage, load: &Load, tool: &Ours, place: Place, name: &str, table: &mut Table) -> Result<()> {
+    // Started before, so that its own start is none of the events.
+    let generator = load.start(&stage.watched)?;
     let running = Running::start(tool, stage, place)?;
     let agent = *running.children().first().context("the client has no agent")?;
-    fill(stage, load, agent)?;
+    fill(generator, agent)?;
     let began = Instant::now();
     kill(agent, Signal::SIGCONT)?;
     let work = running.stop()?;
@@ -80,8 +82,7 @@ fn printed(stage: &Stage, load: &Load, tool: &Ours, place: Place, name: &str, ta
 }
 
 /// Fills the ring of an agent, which is stopped then.
-pub(super) fn fill(stage: &Stage, load: &Load, agent: Pid) -> Result<()> {
-    let generator = load.start(&stage.watched)?;
+pub(super) fn fill(generator: Generator, agent: Pid) -> Result<()> {
     kill(agent, Signal::SIGSTOP)?;
     let is_stopped = || std::fs::read_to_string(format!("/proc/{agent}/stat")).is_ok_and(|stat| stat.contains(") T "));
     while !is_stopped() {
@@ -93,9 +94,10 @@ pub(super) fn fill(stage: &Stage, load: &Load, agent: Pid) -> Result<()> {
 
 /// The bench is the client, and only counts.
 fn counted(stage: &Stage, load: &Load, table: &mut Table) -> Result<()> {
+    let generator = load.start(&stage.watched)?;
     let cgroup = stage.tool_cgroup()?;
     let mut agent = Own::start(Some(&cgroup), run_of("opensnoop", &stage.watched, Some(RING_BYTES_MAX)))?;
-    fill(stage, load, agent.process.pid())?;
+    fill(generator, agent.process.pid())?;
     let (before, began) = (cgroup.cpu()?, Instant::now());
     agent.process.signal(Signal::SIGCONT);
     let (seen, trailer) = agent.watch.stop()?;
