@@ -16,6 +16,9 @@ const STEP: i32 = 26;
 
 const OURS: RGBColor = RGBColor(0x2a, 0x5d, 0x8f);
 const OTHERS: RGBColor = RGBColor(0xa9, 0xb4, 0xbf);
+/// Sizes of fonts as plotters counts them: a quarter more than they become.
+const TITLE: i32 = 19;
+const LABEL: i32 = 16;
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 
 /// The column of a row's table that it names.
@@ -38,7 +41,7 @@ fn draw(svg: &mut String, row: &Row, unit: &str, bars: &[(&str, &Samples)]) -> R
         style.pos(Pos::new(horizontal, VPos::Center))
     };
     let unit = if unit.is_empty() { String::new() } else { format!(", {unit}") };
-    area.draw(&Text::new(format!("{}: {}{unit}", row.title, row.plot), (12, HEAD / 2), text(15, HPos::Left)))?;
+    area.draw(&Text::new(format!("{}: {}{unit}", row.title, row.plot), (12, HEAD / 2), text(TITLE, HPos::Left)))?;
 
     let greatest = bars.iter().filter_map(|(_, samples)| Some(samples.range()?.1)).fold(0.0, f64::max);
     let reach = f64::from(BARS.1 - BARS.0);
@@ -49,7 +52,7 @@ fn draw(svg: &mut String, row: &Row, unit: &str, bars: &[(&str, &Samples)]) -> R
         let middle = HEAD + STEP * i32::try_from(index)? + STEP / 2;
         let color = if has_others && !is_ours(name) { OTHERS } else { OURS };
         let corners = [(BARS.0, middle - BAR / 2), (at(median), middle + BAR / 2)];
-        area.draw(&Text::new((*name).to_owned(), (BARS.0 - 8, middle), text(13, HPos::Right)))?;
+        area.draw(&Text::new((*name).to_owned(), (BARS.0 - 8, middle), text(LABEL, HPos::Right)))?;
         area.draw(&Rectangle::new(corners, color.filled()))?;
         if least < most {
             area.draw(&PathElement::new([(at(least), middle), (at(most), middle)], INK))?;
@@ -57,7 +60,7 @@ fn draw(svg: &mut String, row: &Row, unit: &str, bars: &[(&str, &Samples)]) -> R
                 area.draw(&PathElement::new([(end, middle - 4), (end, middle + 4)], INK))?;
             }
         }
-        area.draw(&Text::new(number(median), (at(median.max(most)) + 8, middle), text(13, HPos::Left)))?;
+        area.draw(&Text::new(number(median), (at(median.max(most)) + 8, middle), text(LABEL, HPos::Left)))?;
     }
     area.draw(&PathElement::new([(BARS.0, HEAD), (BARS.0, height - 10)], INK))?;
     area.present()?;
