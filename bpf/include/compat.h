@@ -44,10 +44,15 @@ enum bpf_func_id___v5_15 {
 	BPF_FUNC_task_pt_regs___v5_15 = 175,
 };
 
+static __always_inline bool has_task_pt_regs(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id___v5_15, BPF_FUNC_task_pt_regs___v5_15);
+}
+
 /* The registers with which the current task entered the kernel. Where they cannot be had the program does not load. */
 static __always_inline struct pt_regs___kernel *task_syscall_regs(void)
 {
-	if (bpf_core_enum_value_exists(enum bpf_func_id___v5_15, BPF_FUNC_task_pt_regs___v5_15))
+	if (has_task_pt_regs())
 		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 #if defined(__TARGET_ARCH_x86)
 	/* They lie at the end of the task's kernel stack, which has four pages (THREAD_SIZE). */
@@ -60,27 +65,30 @@ static __always_inline struct pt_regs___kernel *task_syscall_regs(void)
 #endif
 }
 
+/* One of them. Where the verifier knows what they are it is a load, which costs less than a call. */
+#define SYSCALL_REGISTER(regs, name) (has_task_pt_regs() ? (__u64)(regs)->name : (__u64)BPF_CORE_READ(regs, name))
+
 /* An argument of a system call, counted from 0. `n` must be a constant. */
 static __always_inline __u64 syscall_argument(struct pt_regs___kernel *regs, const int n)
 {
 #if defined(__TARGET_ARCH_x86)
 	switch (n) {
 	case 0:
-		return BPF_CORE_READ(regs, di);
+		return SYSCALL_REGISTER(regs, di);
 	case 1:
-		return BPF_CORE_READ(regs, si);
+		return SYSCALL_REGISTER(regs, si);
 	case 2:
-		return BPF_CORE_READ(regs, dx);
+		return SYSCALL_REGISTER(regs, dx);
 	case 3:
-		return BPF_CORE_READ(regs, r10);
+		return SYSCALL_REGISTER(regs, r10);
 	case 4:
-		return BPF_CORE_READ(regs, r8);
+		return SYSCALL_REGISTER(regs, r8);
 	default:
-		return BPF_CORE_READ(regs, r9);
+		return SYSCALL_REGISTER(regs, r9);
 	}
 #elif defined(__TARGET_ARCH_arm64)
 	/* The result has taken the first one's place. */
-	return n ? BPF_CORE_READ(regs, regs[n]) : BPF_CORE_READ(regs, orig_x0);
+	return n ? SYSCALL_REGISTER(regs, regs[n]) : SYSCALL_REGISTER(regs, orig_x0);
 #endif
 }
 
@@ -93,9 +101,9 @@ static __always_inline long syscall_number(struct pt_regs___kernel *regs)
 
 	if (BPF_CORE_READ(task, thread_info.status) & ts_compat)
 		return -1;
-	return BPF_CORE_READ(regs, orig_ax);
+	return SYSCALL_REGISTER(regs, orig_ax);
 #elif defined(__TARGET_ARCH_arm64)
-	return BPF_CORE_READ(regs, syscallno);
+	return SYSCALL_REGISTER(regs, syscallno);
 #endif
 }
 
