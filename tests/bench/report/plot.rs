@@ -7,9 +7,9 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::rows::Row;
 use crate::table::{Samples, Table, number};
 
-const WIDTH: i32 = 760;
+const WIDTH: i32 = 800;
 /// Where bars begin, and how far they can reach.
-const BARS: (i32, i32) = (270, 660);
+const BARS: (i32, i32) = (310, 700);
 const HEAD: i32 = 40;
 const BAR: i32 = 16;
 const STEP: i32 = 26;

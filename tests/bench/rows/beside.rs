@@ -14,6 +14,7 @@ const OURS: &str = "kubectl gadget opensnoop";
 const SLOWDOWN: &str = "slowdown";
 const MISSING: &str = "missing";
 const LOST: &str = "told lost";
+const UNTOLD: &str = "not told";
 const CPU: &str = "CPU for 100 k events";
 const MEMORY: &str = "peak memory";
 const FIRST: &str = "attached after";
@@ -34,19 +35,16 @@ pub(super) static ROW: Row = Row {
             Some(rival / table.median(&format!("{OURS}: 200 k, terminal"), SLOWDOWN)?)
         }),
         Goal::new("nothing missing", AtMost(0.0), |table| table.worst(OURS, MISSING)),
-        Goal::everywhere("what is missing is told", AtMost(0.0), |table| {
-            let apart = |line: &crate::table::Line| {
-                let name = &line.name;
-                Some((table.median(name, MISSING)? - table.median(name, LOST)?).abs())
-            };
-            table.lines.iter().filter(|line| line.name.starts_with(OURS)).filter_map(apart).max_by(f64::total_cmp)
+        Goal::everywhere("what is missing is told", AtMost(0.0), |table| table.worst(OURS, UNTOLD)),
+        Goal::everywhere("and by the classic tool, too: the bench counts right", AtMost(0.0), |table| {
+            table.worst("classic", UNTOLD)
         }),
     ],
     note: "",
 };
 
 fn measure(stage: &Stage) -> Result<Table> {
-    let columns = [(SLOWDOWN, "x"), (MISSING, ""), (LOST, ""), (CPU, "s"), (MEMORY, "MB"), (FIRST, "ms")];
+    let columns = [(SLOWDOWN, "x"), (MISSING, ""), (LOST, ""), (UNTOLD, ""), (CPU, "s"), (MEMORY, "MB"), (FIRST, "ms")];
     let mut table = Table::new(&columns);
     let (classic, table_of_ours) = (Classic::watching()?, Ours::table("opensnoop", &stage.watched));
     let json = Ours::json("opensnoop", &stage.watched);
@@ -67,6 +65,7 @@ fn measure(stage: &Stage) -> Result<Table> {
                 table.push(&line, SLOWDOWN, done.each() / baseline);
                 table.push(&line, MISSING, missing);
                 table.push(&line, LOST, work.lost as f64);
+                table.push(&line, UNTOLD, (missing - work.lost as f64).max(0.0));
                 table.push(&line, CPU, work.cpu.as_secs_f64() / (load.count as f64 / 100_000.0));
                 table.push(&line, MEMORY, work.peak as f64 / 1e6);
                 table.push(&line, FIRST, work.first.as_secs_f64() * 1e3);

@@ -62,17 +62,18 @@ pub(super) static WATCHED: Row = Row {
 };
 
 fn unwatched(stage: &Stage) -> Result<Table> {
-    measure(stage, &[&Classic::elsewhere(), &Ours::json("opensnoop", &stage.other)])
+    // Differences are small, and turns short.
+    measure(stage, stage.rounds * 3, &[&Classic::elsewhere(), &Ours::json("opensnoop", &stage.other)])
 }
 
 fn watched(stage: &Stage) -> Result<Table> {
     let (classic, ours) = (Classic::watching()?, Ours::json("opensnoop", &stage.watched));
     let mut tools: Vec<&dyn Tool> = vec![&classic, &ours];
     tools.extend(stage.rivals.all());
-    measure(stage, &tools)
+    measure(stage, stage.rounds, &tools)
 }
 
-fn measure(stage: &Stage, tools: &[&dyn Tool]) -> Result<Table> {
+fn measure(stage: &Stage, rounds: usize, tools: &[&dyn Tool]) -> Result<Table> {
     let columns =
         [OPEN, FAILING, SYSCALL].map(|[absolute, added, ratio]| [(absolute, "ns"), (added, "ns"), (ratio, "")]);
     let mut table = Table::new(columns.as_flattened());
@@ -81,7 +82,7 @@ fn measure(stage: &Stage, tools: &[&dyn Tool]) -> Result<Table> {
         (FAILING, Load::failing_opens(stage.events(200_000))),
         (SYSCALL, Load::syscalls(stage.events(2_000_000))),
     ];
-    for _ in 0..stage.rounds {
+    for _ in 0..rounds {
         let run = |load: &Load| Ok(load.run(&stage.watched)?.cost());
         let baseline: Vec<f64> = loads.iter().map(|(_, load)| run(load)).collect::<Result<_>>()?;
         loads.iter().zip(&baseline).for_each(|(([column, ..], _), ns)| table.push(NOBODY, column, *ns));
