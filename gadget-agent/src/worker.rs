@@ -18,8 +18,8 @@ use crate::pods::cgroup::{Cgroup, Naming};
 use crate::pods::slots;
 use crate::pods::tracker::Tracker;
 use crate::runtime::attach::Attached;
-use crate::runtime::load;
 use crate::runtime::ring::{Alarm, Ring};
+use crate::runtime::{load, memory};
 
 /// Bytes of records that are held back until their container has a name.
 const HELD_BYTES: usize = 8 << 20;
@@ -113,7 +113,8 @@ impl Worker {
             self.conclude(drained.is_all);
             self.obey();
             if self.members.is_empty() && self.end() {
-                return;
+                drop(self);
+                return memory::give_back();
             }
             if last_tick.elapsed() >= TICK {
                 last_tick = Instant::now();

@@ -5,5 +5,6 @@
 pub(crate) mod attach;
 pub(crate) mod features;
 pub(crate) mod load;
+pub(crate) mod memory;
 pub(crate) mod refusal;
 pub(crate) mod ring;

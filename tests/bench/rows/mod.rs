@@ -9,6 +9,7 @@ mod drain;
 mod first_event;
 mod loss;
 mod opens;
+mod streams;
 
 use anyhow::Result;
 
@@ -16,7 +17,7 @@ use crate::stage::Stage;
 use crate::table::Table;
 
 /// All of them, in the order of the page.
-pub(crate) static ROWS: [&Row; 8] = [
+pub(crate) static ROWS: [&Row; 9] = [
     &opens::UNWATCHED,
     &opens::WATCHED,
     &beside::ROW,
@@ -25,7 +26,8 @@ pub(crate) static ROWS: [&Row; 8] = [
     &drain::ROW,
     &first_event::ROW,
     &agent::ROW,
-    // To come: traceloop, tcptop, dns, and the streams of many nodes in one client.
+    &streams::ROW,
+    // To come: traceloop, tcptop, dns.
 ];
 
 /// One.

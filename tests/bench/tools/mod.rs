@@ -19,7 +19,7 @@ use crate::cgroup::Cgroup;
 use crate::load::Load;
 use crate::stage::Stage;
 pub(crate) use classic::Classic;
-pub(crate) use ours::Ours;
+pub(crate) use ours::{Ours, said_lost};
 pub(crate) use output::Place;
 use output::{CANARY, Output};
 pub(crate) use rivals::Rivals;

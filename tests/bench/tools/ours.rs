@@ -49,10 +49,15 @@ impl Tool for Ours {
         Some(if self.options.iter().any(|option| option == "json") { r#""type":"start""# } else { "NODE" })
     }
 
-    /// Its last words are "… events, none lost" or "… events, 5 lost: …".
     fn lost(&self, said: &str) -> Result<u64> {
-        let words = said.lines().rev().find_map(|line| line.split_once(" events, ")?.1.split_once(" lost"));
-        let (count, _) = words.with_context(|| format!("no summary in {said:?}"))?;
-        Ok(if count == "none" { 0 } else { count.parse()? })
+        said_lost(said)
     }
+}
+
+/// What the client says to have lost, in its summary: "… events, none lost", or "… events of 2 nodes, 5 lost: …".
+pub(crate) fn said_lost(said: &str) -> Result<u64> {
+    let of_line =
+        |line: &str| Some(line.split_once(" events")?.1.split_once(" lost")?.0.rsplit(' ').next()?.to_owned());
+    let count = said.lines().rev().find_map(of_line).with_context(|| format!("no summary in {said:?}"))?;
+    Ok(if count == "none" { 0 } else { count.parse()? })
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -34,6 +34,11 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    /// The file, if it is one.
+    pub(crate) fn path(self, folder: &Path) -> PathBuf {
+        folder.join("output")
+    }
+
     /// What people call it.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -87,7 +92,7 @@ impl Output {
         let text = Arc::<Mutex<Text>>::default();
         let (reader, theirs) = match place {
             Place::File => {
-                let path = folder.join("output");
+                let path = place.path(folder);
                 let theirs = File::create(&path).with_context(|| path.display().to_string())?;
                 (Reader::File(File::open(&path)?), theirs.into())
             }

@@ -210,7 +210,12 @@ impl FakeAgent {
 
     /// An exec's record.
     pub fn record(&self, wall_ns: u64, program: &str, args: &[&[u8]]) -> Vec<u8> {
-        record(wall_ns.wrapping_sub(self.voice.booted), program, args)
+        record(self.boot_ns(wall_ns), program, args)
+    }
+
+    /// What a record of this time has as its own, on this node's clock.
+    pub fn boot_ns(&self, wall_ns: u64) -> u64 {
+        wall_ns.wrapping_sub(self.voice.booted)
     }
 
     /// How many records were sent.
