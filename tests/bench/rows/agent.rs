@@ -35,7 +35,7 @@ const MB: f64 = (1 << 20) as f64;
 pub(super) static ROW: Row = Row {
     name: "agent",
     title: "The agent itself",
-    about: "Resident memory, threads, and wake-ups (voluntary context switches of all threads, over 10 s) of a daemon: with no \
+    about: "Measured once, whatever the number of rounds. Resident memory, threads, and wake-ups (voluntary context switches of all threads, over 10 s) of a daemon: with no \
             session; with opensnoop and execsnoop running, their ring used; when they have ended; and after another \
             opensnoop has passed on 10 M events while 1,000 containers came and went.",
     measure,

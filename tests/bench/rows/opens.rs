@@ -44,7 +44,8 @@ pub(super) static WATCHED: Row = Row {
     name: "watched",
     title: "opensnoop watching this pod",
     about: "The same, while the process that opens is watched and every event is printed to a file (ours as JSON). The \
-            others watch the whole host, since they cannot do otherwise by cgroup.",
+            classic tool watches the bench's mount namespace, those of others the whole host. A tool that drops events \
+            pays less for them: see side by side.",
     measure: watched,
     plot: OPEN[2],
     goals: &[
