@@ -77,20 +77,22 @@ static __always_inline void open_done(long ret, const int path)
 	gadget_give_back(&b->users);
 }
 
-/* open(path, …) and openat(directory, path, …) */
+#ifdef __NR_open /* arm64 has none */
+/* open(path, …) */
 static __always_inline void open_path_done(long ret)
 {
 	open_done(ret, 0);
 }
 
+SYSCALL_END(open, open_path_done)
+#endif
+
+/* openat(directory, path, …) */
 static __always_inline void openat_done(long ret)
 {
 	open_done(ret, 1);
 }
 
-#ifdef __NR_open /* arm64 has none */
-SYSCALL_END(open, open_path_done)
-#endif
 SYSCALL_END(openat, openat_done)
 
 /* Both at once, for kernels that refuse the others; every system call of the node pays. */

@@ -2,7 +2,8 @@
 //!
 //! A record is given out when no other node can still send an older one, as far as each has said up to when it is
 //! complete. When one has waited for [`HOLD`], so is whatever is older, and it: a node that says nothing, or whose clock
-//! is wrong, delays the others by that and no more.
+//! is wrong, delays the others by that and no more. (Time in which others are given out is no waiting: where this side is
+//! slow, nobody is late.)
 //! What explains a stream (its schema, names, losses) keeps its place among the records of its node.
 
 use std::cmp::Reverse;
@@ -34,6 +35,8 @@ pub(crate) struct Merge {
     heads: BinaryHeap<Reverse<(u64, SourceId)>>,
     /// The stream whose record was given out last: what is next in it was not looked at yet.
     unsettled: Option<SourceId>,
+    /// Since when nothing could be given out without waiting.
+    blocked_since: Option<Instant>,
     /// Every node that has nothing waiting is complete to here, ns since 1970; `None` if that must be found anew.
     bound: Option<u64>,
 }
@@ -100,8 +103,13 @@ impl Merge {
             None => {}
         }
         let &Reverse((time, source)) = self.heads.peek()?;
-        if time > self.bound() && self.next_due().is_none_or(|due| now < due) {
-            return None;
+        if time <= self.bound() {
+            self.blocked_since = None;
+        } else {
+            self.blocked_since.get_or_insert(now);
+            if self.next_due().is_none_or(|due| now < due) {
+                return None;
+            }
         }
         self.heads.pop();
         self.unsettled = Some(source);
@@ -116,7 +124,7 @@ impl Merge {
     /// When the next thing is due at the latest; `None` if nothing waits.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let arrived = self.heads.iter().filter_map(|Reverse((_, source))| self.queues[*source].arrived);
-        arrived.min().map(|arrived| arrived + HOLD)
+        arrived.min().map(|arrived| self.blocked_since.map_or(arrived, |since| since.max(arrived)) + HOLD)
     }
 
     /// Gives out everything without waiting from now on: nothing more will come.
@@ -240,7 +248,7 @@ mod tests {
         for step in 1..=10 {
             merge.push(now + step * HOLD / 10, batch(1, &[u64::from(step)]));
         }
-        assert_eq!(drain(&mut merge, now + HOLD / 2), [0; 0]);
+        assert_eq!(drain(&mut merge, now), [0; 0]);
         assert!(drain(&mut merge, now + HOLD).ends_with(&[10, 1000]));
     }
 
