@@ -94,10 +94,39 @@ static __always_inline bool is_followed(struct cgroup *cgroup)
 
 #define ID_MIN 32 /* hex digits: a static pod's hash; pod UIDs have 36 with dashes, container ids 64 */
 
+static __always_inline struct tracker_buffer *get_buffer(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&buffer, &zero);
+}
+
 /*
- * Whether a directory's name is a pod's (it has "pod" and an id), a container's (it has an id), or another's. What the
- * scan has found is kept in the buffer: in registers the verifier would follow every combination of it.
+ * Looks at a character of the name in the buffer. Returns whether there may be another. A function of its own, not inlined
+ * and not static, is verified once instead of once for every character there may be.
  */
+__noinline int scan_character(__u32 i)
+{
+	struct tracker_buffer *b = get_buffer();
+	char c;
+
+	if (!b || i >= NAME_MAX)
+		return false;
+	c = b->name[i];
+	if (!c)
+		return false;
+	if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || c == '-' || c == '_')
+		b->run++;
+	else
+		b->run = 0;
+	if (b->run > b->longest_run)
+		b->longest_run = b->run;
+	if (c == 'd' && i >= 2 && b->name[i - 1] == 'o' && b->name[i - 2] == 'p')
+		b->has_pod = true;
+	return true;
+}
+
+/* Whether a directory's name is a pod's (it has "pod" and an id), a container's (it has an id), or another's. */
 static __always_inline __u32 level_of_name(struct tracker_buffer *b, const char *name)
 {
 	int i;
@@ -107,20 +136,9 @@ static __always_inline __u32 level_of_name(struct tracker_buffer *b, const char 
 	b->longest_run = 0;
 	b->has_pod = false;
 	bpf_probe_read_kernel_str(b->name, sizeof(b->name), name);
-	for (i = 0; i < NAME_MAX; i++) {
-		char c = b->name[i];
-
-		if (!c)
+	for (i = 0; i < NAME_MAX; i++)
+		if (!scan_character(i))
 			break;
-		if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || c == '-' || c == '_')
-			b->run++;
-		else
-			b->run = 0;
-		if (b->run > b->longest_run)
-			b->longest_run = b->run;
-		if (c == 'd' && i >= 2 && b->name[i - 1] == 'o' && b->name[i - 2] == 'p')
-			b->has_pod = true;
-	}
 	if (b->longest_run < ID_MIN)
 		return LEVEL_OTHER;
 	return b->has_pod ? LEVEL_POD : LEVEL_CONTAINER;
@@ -163,13 +181,6 @@ static __always_inline bool place(struct tracker_buffer *b, struct cgroup *cgrou
 		/* The parent may be one that found no room: user space knows. */
 		entry->slot = slot_without_entry();
 	return slot || entry->slot != SLOT_HOST;
-}
-
-static __always_inline struct tracker_buffer *get_buffer(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&buffer, &zero);
 }
 
 static __always_inline void tell(struct tracker_event *event, __u32 kind, __u64 cgroup, __u64 parent, __u32 slot,
