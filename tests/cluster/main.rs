@@ -7,4 +7,5 @@ mod doctor;
 mod faults;
 mod selection;
 mod status;
+mod streams;
 mod users;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use gadgets::spec::RING_BYTES_DEFAULT;
 use nix::unistd::Pid;
-use tests::{Daemon, dist};
+use tests::{Daemon, Loaded, dist};
 
 use super::Limit::AtMost;
 use super::{Goal, Row};
@@ -19,6 +19,8 @@ const MEMORY: &str = "memory";
 const ADDED: &str = "added by a gadget";
 const THREADS: &str = "threads";
 const WAKES: &str = "wake-ups a second";
+const FILES: &str = "open files";
+const OBJECTS: &str = "BPF objects";
 
 const IDLE: &str = "daemon, idle";
 const RUNNING: &str = "two gadgets, after 200 k events";
@@ -35,9 +37,10 @@ const MB: f64 = (1 << 20) as f64;
 pub(super) static ROW: Row = Row {
     name: "agent",
     title: "The agent itself",
-    about: "Measured once, whatever the number of rounds. Resident memory, threads, and wake-ups (voluntary context switches of all threads, over 10 s) of a daemon: with no \
-            session; with opensnoop and execsnoop running, their ring used; when they have ended; and after another \
-            opensnoop has passed on 10 M events while 1,000 containers came and went.",
+    about: "A daemon with no session; with opensnoop and execsnoop running, their ring used; when they have ended; and after \
+            another opensnoop has passed on 10 M events while 1,000 containers came and went. Resident memory, threads, open \
+            files, programs, maps and links of this kernel, and wake-ups (voluntary context switches of all threads, over \
+            10 s). Measured once.",
     measure,
     plot: MEMORY,
     goals: &[
@@ -48,13 +51,21 @@ pub(super) static ROW: Row = Row {
         Goal::new("flat: at most 2 MB more after 10 M events and 1,000 containers", AtMost(2.0), |table| {
             Some(table.median(WORKED, MEMORY)? - table.median(ENDED, MEMORY)?)
         }),
+        Goal::everywhere("no open files more", AtMost(0.0), |table| {
+            Some(table.median(WORKED, FILES)? - table.median(IDLE, FILES)?)
+        }),
+        Goal::everywhere("no programs, maps and links more", AtMost(0.0), |table| {
+            Some(table.median(WORKED, OBJECTS)? - table.median(IDLE, OBJECTS)?)
+        }),
+        Goal::new("idle, at most 2 wake-ups a second", AtMost(2.0), |table| table.median(IDLE, WAKES)),
         Goal::new("the image at most 12 MB", AtMost(12.0), |table| table.median(IMAGE, MEMORY)),
     ],
     note: "",
 };
 
 fn measure(stage: &Stage) -> Result<Table> {
-    let mut table = Table::new(&[(MEMORY, "MB"), (ADDED, "MB"), (THREADS, ""), (WAKES, "")]);
+    let mut table =
+        Table::new(&[(MEMORY, "MB"), (ADDED, "MB"), (THREADS, ""), (FILES, ""), (OBJECTS, ""), (WAKES, "")]);
     table.push(IMAGE, MEMORY, fs::metadata(dist("gadget-agent.oci.tar"))?.len() as f64 / MB);
     debug_assert_eq!(RING_BYTES_DEFAULT, 4 << 20, "what the goal says");
 
@@ -63,6 +74,7 @@ fn measure(stage: &Stage) -> Result<Table> {
     cgroup.adopt(daemon.process.pid())?;
     let pid = daemon.process.pid();
     let idle = note(&mut table, IDLE, pid, stage.quick)?;
+    let loaded = Loaded::now();
     let through = |gadget| Ours::json(gadget, &stage.watched).with(&["--socket", daemon.socket()]);
     let (opens, execs) = (through("opensnoop"), through("execsnoop"));
     let load = Load::failing_opens(stage.events(200_000));
@@ -74,6 +86,7 @@ fn measure(stage: &Stage) -> Result<Table> {
     table.push(RUNNING, ADDED, (running - idle) / 2.0);
     first.stop()?;
     second.stop()?;
+    loaded.wait_for("with both gadgets ended");
     note(&mut table, ENDED, pid, stage.quick)?;
 
     let again = Running::start(&opens, stage, Place::Pipe)?;
@@ -87,6 +100,7 @@ fn measure(stage: &Stage) -> Result<Table> {
         generated.join().map_err(|_| anyhow!("the generator failed"))?
     })?;
     again.stop()?;
+    loaded.wait_for("with the last gadget ended");
     note(&mut table, WORKED, pid, stage.quick)?;
     Ok(table)
 }
@@ -101,6 +115,8 @@ fn note(table: &mut Table, line: &str, pid: Pid, quick: bool) -> Result<f64> {
     let memory = number("VmRSS:")? * 1024.0 / MB;
     table.push(line, MEMORY, memory);
     table.push(line, THREADS, number("Threads:")?);
+    table.push(line, FILES, fs::read_dir(format!("/proc/{pid}/fd"))?.count() as f64);
+    table.push(line, OBJECTS, Loaded::now().objects.len() as f64);
     let before = switches(pid)?;
     let watched_for = if quick { WATCHED_FOR / 20 } else { WATCHED_FOR };
     std::thread::sleep(watched_for);
