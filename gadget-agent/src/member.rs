@@ -192,7 +192,7 @@ impl Member {
         let (Ok(refused) | Err(refused)) = offered;
         self.sent += self.in_batch - refused.values().sum::<u64>();
         let (stage, reason) =
-            if self.outbox.is_broken() { (Stage::Stream, BROKEN) } else { (Stage::AgentQueue, TOO_SLOW) };
+            if self.outbox.is_open() { (Stage::AgentQueue, TOO_SLOW) } else { (Stage::Stream, BROKEN) };
         refused.into_iter().for_each(|(slot, count)| self.ledger.add(stage, reason, slot, count));
         self.in_batch = 0;
     }

@@ -36,6 +36,12 @@ struct State {
     broken: bool,
 }
 
+impl State {
+    fn is_open(&self) -> bool {
+        !self.closed && !self.broken
+    }
+}
+
 /// A frame's bytes.
 struct Encoded {
     bytes: Vec<u8>,
@@ -60,7 +66,7 @@ impl Outbox {
     pub(crate) fn offer(&self, needed: &[Frame], mut batch: Vec<u8>) -> Result<Refused, Refused> {
         let mut state = self.lock();
         let mut refused = Refused::new();
-        let is_open = !state.closed && !state.broken;
+        let is_open = state.is_open();
         if !(is_open && state.shares.admit_all(batch.len())) {
             let mut admitted = Vec::with_capacity(batch.len());
             for record in records(&batch).map_while(Result::ok) {
@@ -86,7 +92,7 @@ impl Outbox {
     pub(crate) fn put(&self, frame: &Frame) {
         let Some(encoded) = encode(frame) else { return };
         let mut state = self.lock();
-        if !state.closed && !state.broken {
+        if state.is_open() {
             state.shares.force(encoded.bytes.len());
             state.frames.push_back(encoded);
             self.changed.notify_all();
@@ -125,6 +131,11 @@ impl Outbox {
         state.frames.clear();
         state.shares.clear();
         self.changed.notify_all();
+    }
+
+    /// Whether what is put in may still come to the client.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().is_open()
     }
 
     /// Whether the client is gone.

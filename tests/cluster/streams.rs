@@ -7,17 +7,27 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tests::Client;
-use tests::cluster::{Namespace, agent_process, agents, agents_alone, deploy, deployment, start};
+use tests::cluster::{Namespace, agent_process, agents, agents_alone, deploy, deployment, kubectl, start};
 
-/// Opens of each pod, as fast as a shell makes them.
+/// Opens of each pod.
 const STORM: u64 = 50_000;
+/// The same where it has to last for seconds.
+const LASTING: u64 = 3000;
 
-/// Makes them, and three seconds later one more.
-fn storm() -> String {
-    format!(
-        "exec 2>/dev/null; i=0; while [ $i -lt {STORM} ]; do true </missing/storm; i=$((i+1)); done; \
+/// A run that watches a storm on each node, which begins: so many opens, each after a command, and three seconds later one
+/// more.
+fn watch_storms(namespace: &Namespace, count: u64, between: &str) -> Client {
+    let script = format!(
+        "exec 2>/dev/null; until [ -e /tmp/go ]; do sleep 0.1; done; \
+         i=0; while [ $i -lt {count} ]; do {between}; true </missing/storm; i=$((i+1)); done; \
          sleep 3; true </missing/end; sleep 1000"
-    )
+    );
+    let pods = namespace.run(&[deployment("storm", &script)]);
+    let client = start(&["opensnoop", "-n", &namespace.name], 2);
+    for pod in pods {
+        kubectl(&["--namespace", &namespace.name, "exec", &pod.name, "--", "touch", "/tmp/go"]);
+    }
+    client
 }
 
 fn is_open(line: &Value, path: &str) -> bool {
@@ -38,8 +48,7 @@ fn read_opens(client: &mut Client, path: &str, count: u64) {
 fn all_events_of_two_nodes_come_and_each_node_has_its_order() {
     let _agents = agents();
     let namespace = Namespace::new("streams");
-    let mut client = start(&["opensnoop", "-n", &namespace.name], 2);
-    namespace.run(&[deployment("storm", &storm())]);
+    let mut client = watch_storms(&namespace, STORM, "true");
     read_opens(&mut client, "/missing/end", 2);
     let seen = client.stop();
     assert_eq!((&seen.summary()["lost"], &seen.summary()["gaps"]), (&0.into(), &0.into()), "{}", seen.said);
@@ -69,16 +78,15 @@ fn what_a_broken_connection_has_cost_is_told_exactly() {
     let _alone = agents_alone();
     deploy(&[]);
     let namespace = Namespace::new("broken");
-    let mut client = start(&["opensnoop", "-n", &namespace.name], 2);
-    namespace.run(&[deployment("storm", &storm())]);
-    read_opens(&mut client, "/missing/storm", STORM / 4);
+    let mut client = watch_storms(&namespace, LASTING, "sleep 0");
+    read_opens(&mut client, "/missing/storm", LASTING / 4);
     let relays = relays(agent_process("node-a"));
     assert!(!relays.is_empty());
     relays.into_iter().for_each(|relay| kill(relay, Signal::SIGKILL).unwrap());
     read_opens(&mut client, "/missing/end", 2);
     let seen = client.stop();
     let shown = seen.events().into_iter().filter(|event| is_open(event, "/missing/storm")).count() as u64;
-    assert_eq!(shown + seen.lost(), 2 * STORM, "{}", seen.said);
+    assert_eq!(shown + seen.lost(), 2 * LASTING, "{}", seen.said);
     assert!(seen.lost() > 0);
     for loss in seen.of_type("loss") {
         assert_eq!((&loss["node"], &loss["stage"]), (&"node-a".into(), &"stream".into()), "{loss}");
