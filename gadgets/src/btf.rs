@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionIndex};
 use thiserror::Error;
 
 /// Index of a type within its [`Btf`]; 0 is `void`.
@@ -146,6 +146,8 @@ pub struct Btf {
 const MAGIC: u16 = 0xeb9f;
 /// Longest chain of typedefs and qualifiers that is followed.
 const MAX_CHAIN: usize = 32;
+/// Longest name or tag, in bytes, as for the kernel's symbols. Any number of types may share one, and each copies it.
+const MAX_NAME: usize = 512;
 
 impl Btf {
     /// Reads the `.BTF` section of an ELF object.
@@ -162,12 +164,16 @@ impl Btf {
     }
 
     /// clang leaves the offsets of variables to the linker, and there is none: they are in the symbol table.
-    fn place_variables(&mut self, file: &object::File<'_>) {
-        let offsets: HashMap<(&str, &str), u64> = file
+    fn place_variables<'data>(&mut self, file: &object::File<'data>) {
+        // Nothing here has a longer name, and any number of symbols may share one.
+        let short = |name: object::Result<&'data [u8]>| name.ok().filter(|name| name.len() <= MAX_NAME);
+        let sections: HashMap<SectionIndex, &[u8]> =
+            file.sections().filter_map(|section| Some((section.index(), short(section.name_bytes())?))).collect();
+        let offsets: HashMap<(&[u8], &[u8]), u64> = file
             .symbols()
             .filter_map(|symbol| {
-                let section = file.section_by_index(symbol.section_index()?).ok()?;
-                Some(((section.name().ok()?, symbol.name().ok()?), symbol.address()))
+                let section = *sections.get(&symbol.section_index()?)?;
+                Some(((section, short(symbol.name_bytes())?), symbol.address()))
             })
             .collect();
         let names: Vec<Option<String>> = self
@@ -182,8 +188,8 @@ impl Btf {
             let Type::Section { name: section, variables } = candidate else { continue };
             for (var, offset, _) in variables {
                 let name = names.get(var.0 as usize).and_then(Option::as_deref).unwrap_or_default();
-                if let Some(found) = offsets.get(&(section.as_str(), name)).and_then(|found| u32::try_from(*found).ok())
-                {
+                let found = offsets.get(&(section.as_bytes(), name.as_bytes()));
+                if let Some(found) = found.and_then(|found| u32::try_from(*found).ok()) {
                     *offset = found;
                 }
             }
@@ -380,7 +386,8 @@ fn read_type(reader: &mut Reader<'_>, strings: &[u8]) -> Result<Type, BtfError> 
 
 fn string(strings: &[u8], offset: u32) -> Result<String, BtfError> {
     let rest = strings.get(offset as usize..).ok_or(BtfError::Malformed("name outside the strings"))?;
-    let end = rest.iter().position(|&byte| byte == 0).ok_or(BtfError::Malformed("name without an end"))?;
+    let end = rest.iter().take(MAX_NAME + 1).position(|&byte| byte == 0);
+    let end = end.ok_or(BtfError::Malformed("name without an end, or too long"))?;
     Ok(String::from_utf8_lossy(&rest[..end]).into_owned())
 }
 
@@ -411,9 +418,16 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// BTF of these types, word by word.
+    pub(crate) fn raw(types: &[u32], strings: &[u8]) -> Vec<u8> {
+        let size = 4 * types.len() as u32;
+        let header = [u32::from(MAGIC) | 1 << 16, 24, 0, size, size, strings.len() as u32];
+        header.iter().chain(types).flat_map(|word| word.to_le_bytes()).chain(strings.iter().copied()).collect()
+    }
 
     fn execsnoop() -> Vec<u8> {
         let elf = bpf::object("execsnoop").expect("an object");
@@ -457,6 +471,15 @@ mod tests {
     fn says_what_is_missing() {
         assert!(matches!(Btf::from_object(b"\x7fELF nonsense"), Err(BtfError::Elf(_))));
         assert!(matches!(Btf::parse(b""), Err(BtfError::Malformed(_))));
+    }
+
+    /// Or a file could have the table take far more memory than itself.
+    #[test]
+    fn names_have_a_limit() {
+        const UNION: u32 = 5 << 24;
+        let named = |length: usize| Btf::parse(&raw(&[0, UNION, 4], &[&vec![b'x'; length][..], b"\0"].concat()));
+        assert!(named(MAX_NAME).is_ok());
+        assert!(matches!(named(MAX_NAME + 1), Err(BtfError::Malformed(_))));
     }
 
     proptest! {

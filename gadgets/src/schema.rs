@@ -15,12 +15,29 @@ const HEADER_STRUCT: &str = "gadget_header";
 const DOC_TAG: &str = "doc:";
 /// Deepest nesting of structs that is flattened into fields.
 const MAX_NESTING: usize = 4;
+/// Most fields that a schema has, all streams together: structs in structs multiply, and every event shows all of its.
+const MAX_FIELDS: usize = 256;
+/// Most bytes of a stream's struct: the offsets of tails behind it have 16 bits.
+const MAX_SIZE: u32 = u16::MAX as u32;
+/// Longest name of a field, in bytes.
+const MAX_NAME: usize = 255;
+/// What the client says of every event itself. A field of such a name could make it another's.
+const RESERVED: [&str; 10] =
+    ["type", "node", "namespace", "pod", "container", "owner", "labels", "time", "cgroup", "setup"];
 
-/// All streams of a gadget.
+/// All streams of a gadget. Wherever it comes from, it keeps the rules of `gadget.h`: what is read from an object or
+/// from a peer is refused otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Schema {
     /// In the order of their ids.
     pub streams: Vec<Stream>,
+}
+
+/// A schema as a peer sends it.
+#[derive(Deserialize)]
+struct Unchecked {
+    streams: Vec<Stream>,
 }
 
 /// One kind of record.
@@ -118,10 +135,13 @@ pub enum SchemaError {
     /// It declares no stream.
     #[error("the object declares no stream: use GADGET_STREAM")]
     NoStream,
+    /// It has too many fields.
+    #[error("more than {MAX_FIELDS} fields in all streams")]
+    TooManyFields,
     /// A stream's struct breaks the rules of `gadget.h`.
     #[error("stream {stream}: {problem}")]
     Stream {
-        /// The variable that GADGET_STREAM made.
+        /// The variable that GADGET_STREAM made, or the stream's number.
         stream: String,
         /// What is wrong.
         problem: String,
@@ -143,16 +163,18 @@ impl Schema {
     /// As [`Schema::from_object`].
     pub fn from_btf(btf: &Btf) -> Result<Self, SchemaError> {
         let mut streams = Vec::new();
+        let mut room = MAX_FIELDS;
         for variable in btf.section(STREAM_SECTION) {
-            let stream = read_stream(btf, &variable.name, variable.type_id)
+            let stream = read_stream(btf, &variable.name, variable.type_id, room)
                 .map_err(|problem| SchemaError::Stream { stream: variable.name.clone(), problem })?;
+            room -= stream.fields.len();
             streams.push(stream);
         }
         if streams.is_empty() {
             return Err(SchemaError::NoStream);
         }
         streams.sort_by_key(|stream: &Stream| stream.id);
-        Ok(Self { streams })
+        Unchecked { streams }.try_into()
     }
 
     /// The stream with this id.
@@ -169,14 +191,60 @@ impl Schema {
     }
 }
 
+impl TryFrom<Unchecked> for Schema {
+    type Error = SchemaError;
+
+    fn try_from(Unchecked { streams }: Unchecked) -> Result<Self, SchemaError> {
+        if streams.iter().map(|stream| stream.fields.len()).sum::<usize>() > MAX_FIELDS {
+            return Err(SchemaError::TooManyFields);
+        }
+        for stream in &streams {
+            stream.check().map_err(|problem| SchemaError::Stream { stream: stream.id.to_string(), problem })?;
+        }
+        Ok(Self { streams })
+    }
+}
+
 impl Stream {
     /// The field with this name.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
     }
+
+    fn check(&self) -> Result<(), String> {
+        if self.size > MAX_SIZE {
+            return Err(format!("its struct has {} bytes: at most {MAX_SIZE} are allowed", self.size));
+        }
+        for field in &self.fields {
+            field.check()?;
+            if field.offset.saturating_add(field.size) > self.size {
+                return Err(format!("{} lies outside the struct", field.name));
+            }
+        }
+        Ok(())
+    }
 }
 
-fn read_stream(btf: &Btf, variable: &str, type_id: TypeId) -> Result<Stream, String> {
+impl Field {
+    fn check(&self) -> Result<(), String> {
+        let Self { name, size, .. } = self;
+        let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_' || character == '.';
+        if !(1..=MAX_NAME).contains(&name.len()) || !name.chars().all(is_part) {
+            return Err(format!("the name of a field is not 1 to {MAX_NAME} letters, digits and underscores"));
+        }
+        if RESERVED.contains(&name.as_str()) {
+            return Err(format!("a field cannot be called {name}: every event has that"));
+        }
+        let is_right = match self.kind {
+            Kind::String | Kind::Strings => *size == 4,
+            Kind::Text | Kind::Opaque => true,
+            _ => matches!(size, 1 | 2 | 4 | 8),
+        };
+        if is_right { Ok(()) } else { Err(format!("{name} has {size} bytes, which is no number's size")) }
+    }
+}
+
+fn read_stream(btf: &Btf, variable: &str, type_id: TypeId, room: usize) -> Result<Stream, String> {
     let id = variable
         .strip_prefix(STREAM_PREFIX)
         .and_then(|id| id.parse().ok())
@@ -198,12 +266,9 @@ fn read_stream(btf: &Btf, variable: &str, type_id: TypeId) -> Result<Stream, Str
         btf,
         struct_id,
         Some(first.name.as_str()),
-        &mut Place { prefix: "", offset: 0, depth: 0 },
+        &mut Place { prefix: "", offset: 0, depth: 0, room },
         &mut fields,
     )?;
-    if let Some(field) = fields.iter().find(|field| field.offset.saturating_add(field.size) > *size) {
-        return Err(format!("{} lies outside the struct", field.name));
-    }
     Ok(Stream { id, name: name.clone(), size: *size, fields })
 }
 
@@ -211,6 +276,8 @@ struct Place<'a> {
     prefix: &'a str,
     offset: u32,
     depth: usize,
+    /// How many fields there may be.
+    room: usize,
 }
 
 fn read_members(
@@ -221,6 +288,10 @@ fn read_members(
     fields: &mut Vec<Field>,
 ) -> Result<(), String> {
     let Some(Type::Struct { members, .. }) = btf.get(struct_id) else { return Err("not a struct".into()) };
+    // Each step must yield a field in the end: their number bounds the walk.
+    if members.is_empty() {
+        return Err(format!("{} is an empty struct", place.prefix.trim_end_matches('.')));
+    }
     for (index, member) in members.iter().enumerate() {
         if skip == Some(member.name.as_str()) {
             continue;
@@ -238,13 +309,16 @@ fn read_members(
                 return Err(format!("{name} is nested too deep"));
             }
             let prefix = if member.name.is_empty() { place.prefix.to_owned() } else { format!("{name}.") };
-            read_members(btf, inner, None, &mut Place { prefix: &prefix, offset, depth: place.depth + 1 }, fields)?;
+            let mut place = Place { prefix: &prefix, offset, depth: place.depth + 1, room: place.room };
+            read_members(btf, inner, None, &mut place, fields)?;
             continue;
+        }
+        if fields.len() == place.room {
+            return Err(format!("{name} is one field too many: {MAX_FIELDS} are allowed"));
         }
         let size = btf.size_of(member.type_id).and_then(|size| u32::try_from(size).ok());
         let size = size.ok_or_else(|| format!("{name} has no size (records carry no pointers)"))?;
         let kind = meaning.or_else(|| plain_kind(btf, member.type_id)).unwrap_or(Kind::Opaque);
-        check_size(&name, kind, size)?;
         let doc = btf.member_tags(struct_id, index).find_map(|tag| tag.strip_prefix(DOC_TAG)).unwrap_or_default();
         fields.push(Field { name, offset, size, kind, doc: doc.to_owned() });
     }
@@ -264,18 +338,10 @@ fn plain_kind(btf: &Btf, type_id: TypeId) -> Option<Kind> {
     })
 }
 
-fn check_size(name: &str, kind: Kind, size: u32) -> Result<(), String> {
-    let right = match kind {
-        Kind::String | Kind::Strings => size == 4,
-        Kind::Text | Kind::Opaque => true,
-        _ => matches!(size, 1 | 2 | 4 | 8),
-    };
-    if right { Ok(()) } else { Err(format!("{name} has {size} bytes, which is no number's size")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::btf::tests::raw;
 
     #[test]
     fn execsnoop_describes_itself() {
@@ -310,5 +376,56 @@ mod tests {
         let field: Field = serde_json::from_str(r#"{"name":"x","offset":32,"size":4,"kind":"colour","extra":1}"#)
             .expect("a field of a newer version");
         assert_eq!(field.kind, Kind::Opaque);
+    }
+
+    /// BTF with one stream: a header, and a struct of members that are each a struct of members, and so on.
+    fn nested(members: u32, depth: u32) -> Vec<u8> {
+        let (header, stream, section, member) = (1, 15, 31, 47);
+        let strings = b"\0gadget_header\0gadget_stream_0\0.gadget.streams\0f\0";
+        let [int, structure, variable, variables] = [1u32, 4, 14, 15].map(|kind| kind << 24);
+        // Types 1 and 2; then one for each level, the struct of the stream, and its variable.
+        let mut types = vec![0, int, 4, 32, header, structure, 32];
+        let mut inner = 1;
+        for id in 3..3 + depth {
+            types.extend([0, structure | members, 64]);
+            types.extend((0..members).flat_map(|_| [member, inner, 0]));
+            inner = id;
+        }
+        types.extend([0, structure | 2, 64, header, 2, 0, member, inner, 32 * 8]);
+        types.extend([stream, variable, depth + 3, 1, section, variables | 1, 64, depth + 4, 0, 64]);
+        raw(&types, strings)
+    }
+
+    #[test]
+    fn structs_in_structs_do_not_grow_without_bound() {
+        let read = |members, depth| Schema::from_btf(&Btf::parse(&nested(members, depth)).expect("BTF"));
+        assert_eq!(read(4, 4).expect("a schema").streams[0].fields.len(), MAX_FIELDS);
+        // Four thousand million fields, or nothing a million times.
+        for (members, depth) in [(256, 4), (0, 1)] {
+            assert!(matches!(read(members, depth), Err(SchemaError::Stream { .. })), "{members} members");
+        }
+        assert!(matches!(read(1, 5), Err(SchemaError::Stream { .. })));
+    }
+
+    /// What a peer says of the field of a stream of 64 bytes.
+    fn sent(field: &str) -> Result<Schema, String> {
+        let schema = format!(r#"{{"streams":[{{"id":0,"name":"s","size":64,"fields":[{field}]}}]}}"#);
+        serde_json::from_str(&schema).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_peers_schema_keeps_the_rules() {
+        let named = |name: &str| sent(&format!(r#"{{"name":"{name}","offset":32,"size":4,"kind":"pid"}}"#));
+        assert!(named("inner.pid_2").is_ok());
+        // A name is written into JSON and tables as it is, beside what the client says itself.
+        for name in ["", r#"a\":1,\"b"#, "a\\u001bb", "pod", &"x".repeat(256)] {
+            assert!(named(name).is_err(), "{name:?}");
+        }
+        assert!(sent(r#"{"name":"f","offset":60,"size":8,"kind":"pid"}"#).is_err());
+        assert!(sent(r#"{"name":"f","offset":32,"size":3,"kind":"pid"}"#).is_err());
+        assert!(sent(&vec![r#"{"name":"f","offset":32,"size":4,"kind":"pid"}"#; 257].join(",")).is_err());
+        assert!(
+            serde_json::from_str::<Schema>(r#"{"streams":[{"id":0,"name":"s","size":65536,"fields":[]}]}"#).is_err()
+        );
     }
 }
