@@ -6,9 +6,13 @@ DIST := target/dist
 CARGO := cargo --locked
 # The agent is one static file: it runs in an image with nothing else. So is what the tests put into containers.
 STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TARGET)
+# Not in the workspace: it is compiled for libFuzzer.
+FUZZ := --manifest-path tests/fuzz/Cargo.toml
 TIMED = @tests/support/timed
+# For each target of make fuzz.
+SECONDS := 300
 
-.PHONY: help setup build image demo test lint test-unit test-binaries test-e2e test-cluster test-bench test-kernels bench cluster-up cluster-down clean
+.PHONY: help setup build image demo test lint test-unit test-fuzz fuzz test-binaries test-e2e test-cluster test-bench test-kernels bench cluster-up cluster-down clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +36,7 @@ test: ## run everything (as root)
 	$(TIMED) "setup" $(MAKE) --no-print-directory setup
 	$(TIMED) "lint" $(MAKE) --no-print-directory lint
 	$(TIMED) "unit tests" $(MAKE) --no-print-directory test-unit
+	$(TIMED) "fuzz" $(MAKE) --no-print-directory test-fuzz
 	$(TIMED) "build" $(MAKE) --no-print-directory build
 	$(TIMED) "end to end" $(MAKE) --no-print-directory test-e2e
 	$(TIMED) "cluster" $(MAKE) --no-print-directory test-cluster
@@ -41,13 +46,21 @@ test: ## run everything (as root)
 
 lint: setup ## formatting, clippy, documentation, licences of dependencies
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check $(FUZZ)
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(FUZZ) --target-dir $${CARGO_TARGET_DIR:-target} -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 	tests/support/deny
 
 test-unit: setup ## tests that need neither root nor a kernel
 	$(CARGO) test --workspace --exclude tests
 	$(CARGO) test -p tests --test architecture
+
+test-fuzz: setup ## fuzz what reads foreign bytes, for a few seconds
+	tests/fuzz/run 5
+
+fuzz: setup ## the same for longer: make fuzz SECONDS=600, for each target
+	tests/fuzz/run $(SECONDS)
 
 test-binaries: build
 	$(STATIC) -p tests --bins

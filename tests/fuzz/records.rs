@@ -1,0 +1,72 @@
+//! What an agent makes the client print: whatever schema and records say, cells stay on their line, and JSON is JSON in
+//! which an event is an event.
+//!
+//! An input is a schema in JSON, a NUL, and a batch.
+
+#![no_main]
+
+mod seeds;
+
+use gadgets::catalogue::CATALOGUE;
+use gadgets::format;
+use gadgets::record::{HEADER_SIZE, records};
+use gadgets::schema::{Field, Kind, Schema, Stream};
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+fuzz_target!(init: seeds::write(streams), |data: &[u8]| {
+    let Some(end) = data.iter().position(|&byte| byte == 0) else { return };
+    let Ok(schema) = serde_json::from_slice::<Schema>(&data[..end]) else { return };
+    for record in records(&data[end + 1..]).map_while(Result::ok) {
+        let Some(stream) = schema.stream(record.header.stream) else { continue };
+        let mut line = br#"{"type":"event""#.to_vec();
+        for field in &stream.fields {
+            let Ok(value) = record.value(field) else { continue };
+            let mut cell = String::new();
+            format::cell(&value, field.kind, &mut cell);
+            assert!(!cell.contains(char::is_control), "{cell:?}");
+            format::json(&value, field, &mut line);
+        }
+        line.push(b'}');
+        let safe = format::safe_json(&line);
+        assert!(!str::from_utf8(&safe).expect("text").contains(char::is_control), "{safe:?}");
+        let said: Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!(serde_json::from_slice::<Value>(&safe).expect("JSON"), said);
+        assert_eq!(said["type"], "event");
+    }
+});
+
+/// Records of each gadget, and of each kind one with a single field, which is short and so more often changed for the
+/// better.
+fn streams() -> Vec<Vec<u8>> {
+    use Kind::*;
+    let gadgets = CATALOGUE.0.iter().map(|gadget| gadget.schema().expect("a schema"));
+    let kinds = [Unsigned, Signed, Bool, Pid, Uid, Errno, Bytes, Duration, Text, String, Strings, Opaque];
+    gadgets
+        .chain(kinds.map(|kind| Schema { streams: vec![stream(kind)] }))
+        .map(|schema| {
+            let batch: Vec<u8> = schema.streams.iter().flat_map(record).collect();
+            [serde_json::to_vec(&schema).expect("JSON"), vec![0], batch].concat()
+        })
+        .collect()
+}
+
+fn stream(kind: Kind) -> Stream {
+    let field = Field { name: "f".into(), offset: HEADER_SIZE as u32, size: 4, kind, doc: String::new() };
+    Stream { id: 1, name: "s".into(), size: HEADER_SIZE as u32 + 4, fields: vec![field] }
+}
+
+/// A record as the kernel would write it, with something in each field.
+fn record(stream: &Stream) -> Vec<u8> {
+    const TAIL: &[u8] = b"sh\0-c\0\x1b[31m \"\xff\"\0";
+    let mut bytes = vec![b'a'; stream.size as usize];
+    for field in stream.fields.iter().filter(|field| field.kind.is_tail()) {
+        let place = [bytes.len() as u16, TAIL.len() as u16].map(u16::to_le_bytes).concat();
+        bytes[field.offset as usize..][..4].copy_from_slice(&place);
+        bytes.extend_from_slice(TAIL);
+    }
+    let size = (bytes.len() as u32).to_le_bytes();
+    bytes[..4].copy_from_slice(&size);
+    bytes[4..6].copy_from_slice(&stream.id.to_le_bytes());
+    bytes
+}
