@@ -12,7 +12,7 @@ TIMED = @tests/support/timed
 # For each target of make fuzz.
 SECONDS := 300
 
-.PHONY: help setup build image demo test lint test-unit test-fuzz fuzz test-binaries test-e2e test-cluster test-bench test-kernels bench cluster-up cluster-down clean
+.PHONY: help setup build image demo test lint test-unit test-fuzz fuzz test-binaries test-e2e test-cluster test-bench test-kernels bench bench-cluster cluster-up cluster-down clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -80,6 +80,9 @@ test-bench: image test-binaries ## the measurements in small: what is printed an
 
 bench: image test-binaries ## measure everything beside other tools (as root), or ROWS="watched drain"; writes docs/performance.md
 	tests/support/tidy $(DIST)/bench $(ROWS)
+
+bench-cluster: image test-binaries ## the same through kubectl, on a cluster of two nodes (as root)
+	tests/support/cluster/run $(DIST)/bench cluster
 
 test-kernels: test-binaries ## every gadget on Debian's kernels, in virtual machines; writes docs/kernels.md
 	tests/support/tidy $(CARGO) test -p tests --test kernels -- --nocapture

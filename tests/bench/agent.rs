@@ -22,7 +22,7 @@ pub(crate) fn run_of(gadget: &str, cgroup: &Cgroup, ring_bytes: Option<u32>) -> 
 pub(crate) struct Watch<R, W>(Session<R, W>);
 
 impl<R: Read, W: Write> Watch<R, W> {
-    fn begin(mut session: Session<R, W>, run: RunSpec) -> Result<Self> {
+    pub(crate) fn begin(mut session: Session<R, W>, run: RunSpec) -> Result<Self> {
         let hello = Hello { version: VERSION, run: Some(run), ..Hello::default() };
         session.send(&Frame::Hello(Box::new(hello)).encode()?);
         loop {

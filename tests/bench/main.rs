@@ -29,7 +29,7 @@ use stage::Stage;
 /// Measures the gadgets.
 #[derive(Parser)]
 struct Args {
-    /// The rows to measure; all if none is named
+    /// The rows to measure; all that need no cluster if none is named
     rows: Vec<String>,
     /// How often each is measured
     #[arg(long, default_value_t = 5)]
@@ -56,23 +56,26 @@ fn main() -> Result<()> {
     if let Some(Command::Classic { mntns }) = args.command {
         return tools::classic::run(mntns);
     }
-    let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+    let known: Vec<&str> = rows::all().map(|row| row.name).collect();
     let unknown = args.rows.iter().find(|name| !known.contains(&name.as_str()));
     ensure!(unknown.is_none(), "no row is called {unknown:?}; there are: {}", known.join(", "));
     let rounds = if args.quick { 1 } else { args.rounds };
     let stage = Stage::set(rounds, args.quick)?;
-    let is_chosen = |row: &&&Row| args.rows.is_empty() || args.rows.iter().any(|name| name == row.name);
-    let (mut all, mut wrong) = (Vec::new(), Vec::new());
-    for row in ROWS.iter().filter(is_chosen) {
+    let chosen: Vec<&Row> = if args.rows.is_empty() {
+        ROWS.to_vec()
+    } else {
+        rows::all().filter(|row| args.rows.iter().any(|name| name == row.name)).collect()
+    };
+    let mut wrong = Vec::new();
+    for row in chosen {
         eprintln!("measuring: {}", row.name);
         let table = (row.measure)(&stage).with_context(|| row.name)?;
         let measured = Measured::new(row, Machine::this(rounds)?, table);
         measured.print(row);
         wrong.extend(measured.wrong(row));
-        all.push(measured);
-    }
-    if !args.quick {
-        report::write(all)?;
+        if !args.quick {
+            report::write(measured)?;
+        }
     }
     ensure!(wrong.is_empty(), "counts are wrong:\n{}", wrong.join("\n"));
     Ok(())

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
-use crate::rows::{ROWS, Row};
+use crate::rows::{self, Row};
 use crate::table::{Table, number};
 
 /// What came of a row.
@@ -75,8 +75,8 @@ impl Measured {
     }
 }
 
-/// Writes docs/performance.md and what belongs to it. Rows that were not measured now stay as they were.
-pub(crate) fn write(new: Vec<Measured>) -> Result<()> {
+/// Writes docs/performance.md and what belongs to it. Other rows stay as they were.
+pub(crate) fn write(new: Measured) -> Result<()> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
     let folder = docs.join("performance");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
@@ -85,14 +85,14 @@ pub(crate) fn write(new: Vec<Measured>) -> Result<()> {
         Ok(known) => serde_json::from_slice(&known).with_context(|| results.display().to_string())?,
         Err(_) => Vec::new(),
     };
-    all.retain(|known| !new.iter().any(|measured| measured.row == known.row));
-    all.extend(new);
-    let place = |measured: &Measured| ROWS.iter().position(|row| row.name == measured.row);
+    all.retain(|known| known.row != new.row);
+    all.push(new);
+    let place = |measured: &Measured| rows::all().position(|row| row.name == measured.row);
     all.retain(|measured| place(measured).is_some());
     all.sort_by_key(place);
     save(results, serde_json::to_string_pretty(&all)? + "\n")?;
     let known: Vec<(&Row, &Measured)> =
-        all.iter().filter_map(|measured| Some((ROWS[place(measured)?], measured))).collect();
+        all.iter().filter_map(|measured| Some((rows::all().nth(place(measured)?)?, measured))).collect();
     for (row, measured) in &known {
         save(folder.join(format!("{}.svg", row.name)), plot::svg(row, &measured.table)?)?;
     }

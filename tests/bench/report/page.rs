@@ -43,5 +43,5 @@ fn section(page: &mut String, row: &Row, measured: &Measured) {
     }
     let _ = writeln!(page, "\n![{}: {}](performance/{}.svg)\n", row.title, row.plot, row.name);
     page.push_str(&measured.table.markdown());
-    let _ = writeln!(page, "\n{}. To repeat it: `make bench ROWS={}`", measured.machine, row.name);
+    let _ = writeln!(page, "\n{}. To repeat it: `{}`", measured.machine, row.command());
 }

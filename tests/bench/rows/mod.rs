@@ -5,6 +5,7 @@
 
 mod agent;
 mod beside;
+mod cluster;
 mod drain;
 mod first_event;
 mod loss;
@@ -16,7 +17,7 @@ use anyhow::Result;
 use crate::stage::Stage;
 use crate::table::Table;
 
-/// All of them, in the order of the page.
+/// Those that need no more than this host, in the order of the page.
 pub(crate) static ROWS: [&Row; 9] = [
     &opens::UNWATCHED,
     &opens::WATCHED,
@@ -29,6 +30,14 @@ pub(crate) static ROWS: [&Row; 9] = [
     &streams::ROW,
     // To come: traceloop, tcptop, dns.
 ];
+
+/// Those that need the cluster of the tests, and are measured if they are named.
+static IN_CLUSTER: [&Row; 1] = [&cluster::ROW];
+
+/// All of them.
+pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().chain(&IN_CLUSTER).copied()
+}
 
 /// One.
 pub(crate) struct Row {
@@ -46,6 +55,16 @@ pub(crate) struct Row {
     pub(crate) goals: &'static [Goal],
     /// Of a goal that is missed, why and what comes next; written by people.
     pub(crate) note: &'static str,
+}
+
+impl Row {
+    /// How to measure it again.
+    pub(crate) fn command(&self) -> String {
+        match IN_CLUSTER.iter().any(|row| row.name == self.name) {
+            true => "make bench-cluster".into(),
+            false => format!("make bench ROWS={}", self.name),
+        }
+    }
 }
 
 /// What a number of a row should be.

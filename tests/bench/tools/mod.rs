@@ -135,8 +135,13 @@ impl<'a> Running<'a> {
 
     /// Waits until it has shown so many marked events, or has nothing more to show.
     pub(crate) fn settle(&mut self, events: u64) -> Result<()> {
+        self.settle_for(events, QUIET)
+    }
+
+    /// The same, if it may be silent for longer.
+    pub(crate) fn settle_for(&mut self, events: u64, quiet: Duration) -> Result<()> {
         let (mut bytes, mut since) = (0, Instant::now());
-        while self.output.marks()? < events && since.elapsed() < QUIET {
+        while self.output.marks()? < events && since.elapsed() < quiet {
             let now = self.output.bytes()?;
             if now != bytes {
                 (bytes, since) = (now, Instant::now());
