@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use gadgets::record::{HEADER_SIZE, Header};
 use gadgets::schema::Schema;
+use gadgets::shares::Shares;
 use gadgets::wire::{Gap, Stage};
 
 use crate::clock;
@@ -60,7 +61,8 @@ pub(crate) struct Worker {
     drained_to: u64,
     /// Records of containers whose names are not known yet.
     held: VecDeque<Vec<u8>>,
-    held_bytes: usize,
+    /// The same by slot.
+    held_shares: Shares<u32>,
     gaps_seen: u64,
 }
 
@@ -96,7 +98,7 @@ impl Worker {
             records: Vec::new(),
             drained_to: clock::boot_ns(),
             held: VecDeque::new(),
-            held_bytes: 0,
+            held_shares: Shares::of(HELD_BYTES),
         })
     }
 
@@ -265,24 +267,24 @@ impl Worker {
     }
 
     fn hold(&mut self, header: &Header, record: &[u8]) {
-        if self.held_bytes + record.len() > HELD_BYTES {
+        if !self.held_shares.admit(header.slot, record.len()) {
             for member in self.members.iter_mut().filter(|member| !member.hides(header)) {
                 member.ledger.add(Stage::AgentQueue, "too many records of containers without a name", header.slot, 1);
             }
             return;
         }
-        self.held_bytes += record.len();
         self.held.push_back(record.to_vec());
     }
 
     /// Hands out what was held back, as far as its containers are known by now.
     fn hand_out_held(&mut self) {
-        self.held_bytes = 0;
+        self.held_shares.clear();
         for record in std::mem::take(&mut self.held) {
             let Ok(header) = Header::read(&record) else { continue };
             let cgroup = self.cgroup(&header);
             if is_pending(cgroup.as_deref()) {
-                self.held_bytes += record.len();
+                // There was room for it before.
+                self.held_shares.admit(header.slot, record.len());
                 self.held.push_back(record);
             } else {
                 self.deliver(&header, &record, cgroup.as_ref());
