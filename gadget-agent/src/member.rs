@@ -218,7 +218,7 @@ impl Member {
         // It may not have noticed yet.
         former.outbox.break_off();
         former.break_off();
-        let underway = (former.sent + former.lost).saturating_sub(arrived.records + arrived.lost);
+        let underway = (former.sent + former.lost).saturating_sub(arrived.records.saturating_add(arrived.lost));
         self.ledger.absorb(former.ledger);
         self.ledger.add(Stage::Stream, BROKEN, slots::SHARED, underway);
         // Nothing was missed in between.

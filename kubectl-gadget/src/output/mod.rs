@@ -48,6 +48,9 @@ trait Form {
     fn end(&mut self, totals: &Totals, out: &mut dyn Write) -> io::Result<()>;
 }
 
+/// Kinds of loss that are told apart in the end, about.
+const MAX_LOSSES: usize = 1000;
+
 /// Where events were lost, and whose they were, in the order of their way.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct LostFrom {
@@ -84,8 +87,14 @@ impl Totals {
 
     fn count(&mut self, node: &str, loss: &Loss) {
         let Loss { stage, reason, namespace, pod, count, .. } = loss.clone();
-        self.lost += count;
-        *self.losses.entry(LostFrom { stage, node: node.to_owned(), namespace, pod, reason }).or_default() += count;
+        let mut from = LostFrom { stage, node: node.to_owned(), namespace, pod, reason };
+        if self.losses.len() >= MAX_LOSSES && !self.losses.contains_key(&from) {
+            from = LostFrom { namespace: None, pod: None, reason: "further reasons and pods".into(), ..from };
+        }
+        // An agent may say any number.
+        self.lost = self.lost.saturating_add(count);
+        let sum = self.losses.entry(from).or_default();
+        *sum = sum.saturating_add(count);
     }
 }
 
@@ -216,7 +225,7 @@ impl Output {
             }
             Frame::Dictionary(dictionary) => context.learn(dictionary),
             Frame::Loss(loss) => {
-                came.lost += loss.count;
+                came.lost = came.lost.saturating_add(loss.count);
                 totals.count(&context.node.name, &loss);
                 form.loss(context, &loss, out)?;
             }
@@ -235,7 +244,8 @@ impl Output {
                         came.records, sent.records, context.node.name
                     ));
                 }
-                let count = (sent.records + sent.lost).saturating_sub(came.records + came.lost);
+                let count =
+                    sent.records.saturating_add(sent.lost).saturating_sub(came.records.saturating_add(came.lost));
                 if count > 0 {
                     let loss = context.loss(Stage::Stream, "the agent sent them and they did not arrive", count);
                     totals.count(&context.node.name, &loss);
@@ -310,7 +320,9 @@ const LOSSES: usize = 10;
 /// The sums, in words: a line, and one for each place where events were lost.
 fn summary(totals: &Totals) -> Vec<String> {
     let mut at: BTreeMap<Stage, u64> = BTreeMap::new();
-    totals.losses.iter().for_each(|(from, count)| *at.entry(from.stage).or_default() += count);
+    totals.losses.iter().for_each(|(from, count)| {
+        at.entry(from.stage).and_modify(|sum: &mut u64| *sum = sum.saturating_add(*count)).or_insert(*count)
+    });
     let lost: Vec<String> = at.iter().map(|(stage, count)| format!("{count} in the {stage}")).collect();
     let lost =
         if lost.is_empty() { "none lost".to_owned() } else { format!("{} lost: {}", totals.lost, lost.join(", ")) };

@@ -179,7 +179,7 @@ fn add_up(waiting: &mut VecDeque<(Instant, News)>, news: News) -> Option<News> {
             more.into_iter().for_each(|(cgroup, count)| *counts.entry(cgroup).or_default() += count);
         }
         (News::Frame(_, Frame::Loss(more)), News::Frame(_, Frame::Loss(loss))) => {
-            loss.count += more.count;
+            loss.count = loss.count.saturating_add(more.count);
             loss.to_ns = more.to_ns;
         }
         (news, last) => *last = news,

@@ -72,7 +72,7 @@ impl Progress {
             (Frame::Batch(batch), Some(arrived)) => {
                 arrived.records += records(batch).map_while(Result::ok).count() as u64
             }
-            (Frame::Loss(loss), Some(arrived)) => arrived.lost += loss.count,
+            (Frame::Loss(loss), Some(arrived)) => arrived.lost = arrived.lost.saturating_add(loss.count),
             _ => {}
         }
     }
