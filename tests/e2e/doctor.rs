@@ -53,7 +53,8 @@ fn a_variant_that_is_forced_and_cannot_be_had_says_what_it_needs() {
     let variants = report["nodes"][0]["variants"].as_array().unwrap().clone();
     for status in variants.iter().filter(|status| status["state"] == "unmet") {
         let variant = format!("{}={}", status["hook"].as_str().unwrap(), status["variant"].as_str().unwrap());
-        let mut command = client_command("kubectl-gadget", &["execsnoop", "--local", "--variant", &variant]);
+        let gadget = status["gadget"].as_str().unwrap();
+        let mut command = client_command("kubectl-gadget", &[gadget, "--local", "--variant", &variant]);
         let output = command.output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{said}");

@@ -72,7 +72,7 @@ fn a_client_that_does_not_read_beside_one_that_does() {
     check(&seen, name, "agent_queue");
     let seen = beside.stop();
     let of_storm = seen.events().iter().filter(|event| event["pod"] == name).count();
-    assert_eq!((of_storm as u64, seen.lost()), (STORM + 1, 0));
+    assert_eq!((of_storm as u64, seen.lost()), (STORM + 1, 0), "{}", seen.said);
 }
 
 #[test]
