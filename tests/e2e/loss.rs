@@ -1,5 +1,6 @@
 //! What is lost is counted: printed and lost make generated, exactly.
 
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::net::UnixStream;
 
@@ -63,16 +64,32 @@ fn what_a_client_does_not_read_waits_in_the_ring() {
 
 #[test]
 fn a_client_that_does_not_read_beside_one_that_does() {
+    /// Attempts at a time: all of them fit into what may wait for a client.
+    const PORTION: u64 = 500;
+    const PORTIONS: u64 = 12;
     let _loads = loads_programs();
+    fs::copy(tests::dist("workload"), shared_folder().join("workload-beside")).unwrap();
     let daemon = Daemon::start("beside");
-    let shared = ["--socket", daemon.socket(), "--buffer", "256MiB"];
-    let beside = Client::start(&[&["execsnoop", "-n", "storm"], &shared[..]].concat());
-    let name = "stopped-beside";
-    let seen = storm(name, &shared, |client| stop_during_storm(client, name));
-    check(&seen, name, "agent_queue");
-    let seen = beside.stop();
-    let of_storm = seen.events().iter().filter(|event| event["pod"] == name).count();
-    assert_eq!((of_storm as u64, seen.lost()), (STORM + 1, 0), "{}", seen.said);
+    let start = || Client::start(&["execsnoop", "-n", "beside", "--socket", daemon.socket(), "--buffer", "64MiB"]);
+    let (stopped, mut reading) = (start(), start());
+    let pod = Pod::new("beside", "storm");
+    stopped.process.signal(Signal::SIGSTOP);
+    for portion in 1..=PORTIONS {
+        pod.run(&format!("app-{portion}"), &["/tmp/workload-beside", "storm", &PORTION.to_string(), "8000"]);
+        let came = Cell::new(reading.seen.len() as u64 - 1);
+        assert!(reading.read_until(|line| {
+            assert_eq!(line["type"], "event");
+            came.set(came.get() + 1);
+            came.get() == portion * (PORTION + 1)
+        }));
+    }
+    stopped.process.signal(Signal::SIGCONT);
+    let all = PORTIONS * (PORTION + 1);
+    for (client, loses) in [(reading, false), (stopped, true)] {
+        let seen = client.stop();
+        assert_eq!((seen.events().len() as u64 + seen.lost(), seen.lost() > 0), (all, loses), "{}", seen.said);
+        assert!(seen.of_type("loss").iter().all(|loss| loss["stage"] == "agent_queue"));
+    }
 }
 
 #[test]

@@ -320,9 +320,10 @@ const LOSSES: usize = 10;
 /// The sums, in words: a line, and one for each place where events were lost.
 fn summary(totals: &Totals) -> Vec<String> {
     let mut at: BTreeMap<Stage, u64> = BTreeMap::new();
-    totals.losses.iter().for_each(|(from, count)| {
-        at.entry(from.stage).and_modify(|sum: &mut u64| *sum = sum.saturating_add(*count)).or_insert(*count)
-    });
+    for (from, count) in &totals.losses {
+        let sum = at.entry(from.stage).or_default();
+        *sum = sum.saturating_add(*count);
+    }
     let lost: Vec<String> = at.iter().map(|(stage, count)| format!("{count} in the {stage}")).collect();
     let lost =
         if lost.is_empty() { "none lost".to_owned() } else { format!("{} lost: {}", totals.lost, lost.join(", ")) };
