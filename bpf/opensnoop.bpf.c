@@ -64,13 +64,16 @@ static __always_inline void open_done(long ret, const int path)
 	bpf_get_current_comm(b->open.comm, sizeof(b->open.comm));
 
 	length = bpf_probe_read_user_str(b->path, sizeof(b->path), (const char *)syscall_argument(task_syscall_regs(), path));
-	/* An error is a large number, too. The verifiers of 5.10 and 6.1 follow one unsigned comparison. */
-	barrier_var(length);
+	/* An error is a large number, too. */
 	cut = length > PATH_MAX;
 	if (length > sizeof(b->path))
 		length = 0;
 	if (length)
 		length--; /* its NUL is not sent */
+	/* So it is. Verifiers up to that of 6.12 believe it only if it is the last thing that happens to the number. */
+	barrier_var(length);
+	if (length > PATH_MAX)
+		length = PATH_MAX;
 	b->open.path.offset = sizeof(struct open);
 	b->open.path.length = length | (cut ? GADGET_TAIL_CUT : 0);
 	gadget_send(&events, &b->open.header, sizeof(struct open) + length);
