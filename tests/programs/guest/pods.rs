@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -65,9 +67,12 @@ impl Containers for GuestPods {
             "io.kubernetes.cri.container-name": container,
         }});
         fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
         let mut process = Command::new("/proc/self/exe");
-        process.arg0("guest").arg("contain").args(command).stdin(Stdio::piped());
-        let mut process = process.spawn().unwrap();
+        process.arg0("guest").arg("contain").args(command).stdin(OwnedFd::from(theirs));
+        let process = process.spawn().unwrap();
+        // As runtimes do: its own exec, which has not quite ended when spawn returns, is not to be the container's.
+        ours.read_exact(&mut [0]).unwrap();
         let cgroup = self.cgroup(&uid, &id);
         for hierarchy in &self.hierarchies {
             let directory = hierarchy.join(&cgroup);
@@ -75,7 +80,7 @@ impl Containers for GuestPods {
             fs::write(directory.join("cgroup.procs"), process.id().to_string()).unwrap();
         }
         // It goes on when its input ends.
-        drop(process.stdin.take());
+        drop(ours);
         self.running.insert((pod.to_owned(), container.to_owned()), process);
     }
 
@@ -90,9 +95,12 @@ impl Containers for GuestPods {
     }
 }
 
-/// Waits until it was moved, and becomes the container's program.
+/// Says that it is there, waits until it was moved, and becomes the container's program.
 pub(super) fn contain(command: &[&str]) {
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    let mut parent = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
+    parent.write_all(b"!").unwrap();
+    let _ = parent.read_to_end(&mut Vec::new());
+    drop(parent);
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     let error = Command::new(command[0]).args(&command[1..]).stdin(Stdio::null()).exec();
     panic!("cannot execute {}: {error}", command[0]);
