@@ -46,11 +46,11 @@ pub(super) static ROW: Row = Row {
         Goal::new("at most 300 ms from pressing Enter to the first row", AtMost(300.0), |table| {
             table.median(EXECSNOOP, TIME)
         }),
-        Goal::everywhere("no event of two nodes is lost", AtMost(0.0), |table| {
-            Some(table.worst(OPENSNOOP, LOST)? + table.worst(OPENSNOOP, MISSING)?)
-        }),
+        Goal::new("no event of two nodes is lost", AtMost(0.0), |table| table.worst(OPENSNOOP, LOST)),
+        Goal::everywhere("printed and told lost make generated", AtMost(0.0), |table| table.worst(OPENSNOOP, MISSING)),
     ],
-    note: "",
+    note: "Two processors carry two shells without a pause, two agents, two kubelets, the API server, etcd, kubectl and the \
+           client. Where an agent gets none of them for long enough, its ring of 4 MiB runs full; what it loses is told.",
 };
 
 fn measure(stage: &Stage) -> Result<Table> {

@@ -59,7 +59,9 @@ pub(super) static WATCHED: Row = Row {
             Some(table.median(OURS, OPEN[1])? / table.median("bpftrace", OPEN[1])?)
         }),
     ],
-    note: "",
+    note: "Near 1.40, on either side of it from run to run. By perf, of the time of a traced open: the program itself 6%, the \
+           tracepoint's way to it 5%, look-ups 4%, clocks 3%, the ring 2%. Next: a look-up less where no container is being \
+           entered, and the record built in the ring (5.19 has a call for that).",
 };
 
 fn unwatched(stage: &Stage) -> Result<Table> {
