@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gadgets::record::records;
+use gadgets::record::Header;
 use gadgets::shares::Shares;
 use gadgets::wire::{Frame, HEARTBEAT_SECONDS, Heartbeat};
 
@@ -64,22 +64,14 @@ impl Default for Outbox {
 impl Outbox {
     /// Queues a batch behind the frames that it needs to be understood, as far as there is room. `Err` if nothing at all
     /// was queued.
-    pub(crate) fn offer(&self, needed: &[Frame], mut batch: Vec<u8>) -> Result<Refused, Refused> {
+    pub(crate) fn offer(&self, needed: &[Frame], batch: Vec<u8>) -> Result<Refused, Refused> {
         let mut state = self.lock();
-        let mut refused = Refused::new();
-        let is_open = state.is_open();
-        if !(is_open && state.shares.admit_all(batch.len())) {
-            let mut admitted = Vec::with_capacity(batch.len());
-            for record in records(&batch).map_while(Result::ok) {
-                let slot = record.header.slot;
-                if is_open && state.shares.admit(slot, record.bytes.len()) {
-                    admitted.extend_from_slice(record.bytes);
-                } else {
-                    *refused.entry(slot).or_default() += 1;
-                }
-            }
-            batch = admitted;
-        }
+        let slot = |header: &Header| header.slot;
+        // Nobody reads any more where there is no room at all.
+        let (batch, refused) = match state.is_open() {
+            true => state.shares.admit_batch(batch, slot),
+            false => Shares::of(0).admit_batch(batch, slot),
+        };
         if batch.is_empty() {
             return Err(refused);
         }

@@ -3,8 +3,10 @@
 //! The rule is that of the ring in the kernel (`bpf/include/gadget.h`), dynamic thresholds: once a quarter of the buffer is
 //! in use, one owner may have at most [`SHARE`] times what is free.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+
+use crate::record::{Header, records};
 
 /// How many times what is free one owner may have.
 const SHARE: usize = 4;
@@ -25,7 +27,7 @@ impl<Owner: Eq + Hash> Shares<Owner> {
     }
 
     /// Counts so many bytes as being in the buffer if anybody may put them in. Else each owner has to ask for itself.
-    pub fn admit_all(&mut self, bytes: usize) -> bool {
+    fn admit_all(&mut self, bytes: usize) -> bool {
         let has_room = self.used + bytes <= self.limit / 4;
         if has_room {
             self.used += bytes;
@@ -45,6 +47,28 @@ impl<Owner: Eq + Hash> Shares<Owner> {
         }
         self.used += bytes;
         true
+    }
+
+    /// Counts the records of a batch as being in the buffer, as far as their owners may put them in: returns those, and how
+    /// many there are of each owner that may not.
+    pub fn admit_batch(&mut self, batch: Vec<u8>, owner: impl Fn(&Header) -> Owner) -> (Vec<u8>, BTreeMap<Owner, u64>)
+    where
+        Owner: Copy + Ord,
+    {
+        let mut refused = BTreeMap::new();
+        if self.admit_all(batch.len()) {
+            return (batch, refused);
+        }
+        let mut admitted = Vec::with_capacity(batch.len());
+        for record in records(&batch).map_while(Result::ok) {
+            let owner = owner(&record.header);
+            if self.admit(owner, record.bytes.len()) {
+                admitted.extend_from_slice(record.bytes);
+            } else {
+                *refused.entry(owner).or_default() += 1;
+            }
+        }
+        (admitted, refused)
     }
 
     /// Counts bytes that are in the buffer whatever else is.

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use gadgets::record::records;
 use gadgets::shares::Shares;
 use gadgets::wire::{Frame, Loss, Stage};
 use tokio::sync::watch;
@@ -69,30 +68,21 @@ impl State {
 
     /// Takes in what there is room for, and counts the rest.
     fn put_batch(&mut self, source: SourceId, batch: Vec<u8>) {
-        if self.shares.admit_all(batch.len()) {
-            return self.put(News::Frame(source, Frame::Batch(batch)));
-        }
-        let mut admitted = Vec::with_capacity(batch.len());
-        let mut dropped = BTreeMap::new();
-        for record in records(&batch).map_while(Result::ok) {
-            let cgroup = record.header.cgroup;
-            if self.shares.admit((source, cgroup), record.bytes.len()) {
-                admitted.extend_from_slice(record.bytes);
-            } else {
-                *dropped.entry(cgroup).or_default() += 1;
-            }
-        }
-        self.count_taken(source, batch.len() - admitted.len());
+        let bytes = batch.len();
+        let (admitted, refused) = self.shares.admit_batch(batch, |header| (source, header.cgroup));
+        self.count_taken(source, bytes - admitted.len());
         if !admitted.is_empty() {
             self.put(News::Frame(source, Frame::Batch(admitted)));
         }
-        if !dropped.is_empty() {
+        if !refused.is_empty() {
+            let dropped = refused.into_iter().map(|((_, cgroup), count)| (cgroup, count)).collect();
             self.put(News::Dropped(source, dropped));
         }
     }
 
     fn count_taken(&self, source: SourceId, bytes: usize) {
-        if let Some(taken) = self.taken.get(source) {
+        // Who waits is woken by any change.
+        if let Some(taken) = self.taken.get(source).filter(|_| bytes > 0) {
             taken.send_modify(|taken| *taken += bytes as u64);
         }
     }
