@@ -76,10 +76,10 @@ test-cluster: image test-binaries ## the same through kubectl, on a cluster of t
 	tests/support/cluster/run $(CARGO) test -p tests --test cluster
 
 test-bench: image test-binaries ## the measurements in small: what is printed and what is told lost is all there was (as root)
-	tests/support/tidy $(DIST)/bench --quick
+	tests/support/run $(DIST)/bench --quick
 
 bench: image test-binaries ## measure everything beside other tools (as root), or ROWS="watched drain"; writes docs/performance.md
-	tests/support/tidy $(DIST)/bench $(ROWS)
+	tests/support/run $(DIST)/bench $(ROWS)
 
 bench-cluster: image test-binaries ## the same through kubectl, on a cluster of two nodes (as root)
 	tests/support/cluster/run $(DIST)/bench cluster

@@ -121,7 +121,8 @@ __noinline int scan_character(__u32 i)
 		b->run = 0;
 	if (b->run > b->longest_run)
 		b->longest_run = b->run;
-	if (c == 'd' && i >= 2 && b->name[i - 1] == 'o' && b->name[i - 2] == 'p')
+	/* podman's containers are called libpod-ID. */
+	if (c == 'd' && i >= 2 && b->name[i - 1] == 'o' && b->name[i - 2] == 'p' && !(i >= 3 && b->name[i - 3] == 'b'))
 		b->has_pod = true;
 	return true;
 }
@@ -168,6 +169,8 @@ static __always_inline bool place(struct tracker_buffer *b, struct cgroup *cgrou
 		} else {
 			b->event.fresh = true;
 		}
+		/* What is made inside inherits it. */
+		entry->is_new = true;
 		return true;
 	}
 	if (parent) {
@@ -246,6 +249,9 @@ int BPF_PROG(cgroup_removed, struct cgroup *cgroup, const char *path)
 /*
  * ---- Processes on their way into a container: moved in by the runtime, and not yet its program. ----
  *
+ * Until its program starts, all that happens in a new container is its runtime's. In one that runs already it is what
+ * somebody outside moves in that becomes a program of the container's later (kubectl exec).
+ *
  * runc moves its child, which before or after that becomes "runc init", and that a copy of itself in memory, both still
  * in the host's mount namespace; the container's program is what it executes in the container's. A process that was
  * moved by hand stays in its mover's namespace: it loses the mark at its third exec.
@@ -257,19 +263,36 @@ static __always_inline __u32 mount_namespace(struct task_struct *task)
 	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
 }
 
+static __always_inline void clear_new(__u64 cgroup)
+{
+	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup);
+
+	if (entry)
+		entry->is_new = false;
+}
+
+static __always_inline bool is_in_slot(__u64 cgroup, __u32 slot)
+{
+	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup);
+
+	return entry && entry->slot == slot;
+}
+
 /* Marks a process that the current task puts into a cgroup, if that is a container's. */
 static __always_inline void mark_entering(__u32 tgid, __u64 cgroup)
 {
-	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup), *movers;
-	__u64 movers_cgroup = current_cgroup();
+	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup);
 	struct entry_mark mark = {};
 
 	if (!entry || entry->level == LEVEL_OTHER)
 		return;
-	/* A runtime is never inside: nothing that a container does may hide what it does next. */
-	movers = bpf_map_lookup_elem(&cgroups, &movers_cgroup);
-	if (movers && movers->slot == entry->slot)
+	/*
+	 * A runtime is never inside: nothing that a container does may hide what it does next. Nor does it move itself.
+	 */
+	if (tgid == bpf_get_current_pid_tgid() >> 32 || is_in_slot(current_cgroup(), entry->slot)) {
+		entry->is_new = false;
 		return;
+	}
 	mark.runtime_mntns = mount_namespace((struct task_struct *)bpf_get_current_task());
 	bpf_map_update_elem(&entering, &tgid, &mark, BPF_ANY);
 }
@@ -277,11 +300,8 @@ static __always_inline void mark_entering(__u32 tgid, __u64 cgroup)
 SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(task_moved, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)
 {
-	__u32 tgid = task->tgid;
-
-	/* A process that moves itself is no runtime. */
-	if (is_followed(cgroup) && tgid != bpf_get_current_pid_tgid() >> 32)
-		mark_entering(tgid, cgroup->kn->id);
+	if (is_followed(cgroup))
+		mark_entering(task->tgid, cgroup->kn->id);
 	return 0;
 }
 
@@ -307,20 +327,36 @@ int BPF_PROG(task_forked, struct task_struct *parent, struct task_struct *child)
 	return 0;
 }
 
+/*
+ * Whether a process that nobody has marked is a runtime's: it may have been moved so lately that the mark is yet to come.
+ * The container's own is in a mount namespace that is not its runtime's.
+ */
+static __always_inline bool is_runtimes(struct task_struct *task, __u32 slot)
+{
+	struct task_struct *parent = BPF_CORE_READ(task, real_parent);
+
+	return mount_namespace(task) == mount_namespace(parent) && !is_in_slot(task_cgroup(parent), slot);
+}
+
 /* Attached before any gadget, so it runs before theirs: the program's own first event is not marked. */
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(task_became_program, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
 	__u32 tgid = task->tgid;
 	struct entry_mark *mark = bpf_map_lookup_elem(&entering, &tgid);
+	struct cgroup_entry *entry;
+	__u64 cgroup;
 
-	if (!mark)
-		return 0;
-	if (mark->execs < RUNTIME_EXECS && mark->runtime_mntns == mount_namespace(task)) {
+	if (mark && mark->execs < RUNTIME_EXECS && mark->runtime_mntns == mount_namespace(task)) {
 		mark->execs++;
 		return 0;
 	}
-	bpf_map_delete_elem(&entering, &tgid);
+	if (mark)
+		bpf_map_delete_elem(&entering, &tgid);
+	cgroup = task_cgroup(task);
+	entry = bpf_map_lookup_elem(&cgroups, &cgroup);
+	if (entry && entry->is_new && (mark || !is_runtimes(task, entry->slot)))
+		entry->is_new = false;
 	return 0;
 }
 
@@ -329,8 +365,11 @@ int BPF_PROG(task_ended, struct task_struct *task)
 {
 	__u32 tgid = task->tgid;
 
-	if (task->pid == task->tgid)
-		bpf_map_delete_elem(&entering, &tgid);
+	if (task->pid != task->tgid)
+		return 0;
+	/* What other threads of a marked one do then is not its runtime's any more. */
+	if (!bpf_map_delete_elem(&entering, &tgid))
+		clear_new(task_cgroup(task));
 	return 0;
 }
 

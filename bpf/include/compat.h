@@ -35,6 +35,14 @@ struct pt_regs___kernel {
 	int syscallno;
 } __attribute__((preserve_access_index));
 
+struct thread_info___arm64 {
+	unsigned long flags;
+} __attribute__((preserve_access_index));
+
+struct task_struct___arm64 {
+	struct thread_info___arm64 thread_info;
+} __attribute__((preserve_access_index));
+
 #define SYSCALL_FUNCTION(name) "__arm64_sys_" name
 #else
 #error "registers of an unknown architecture"
@@ -92,25 +100,46 @@ static __always_inline __u64 syscall_argument(struct pt_regs___kernel *regs, con
 #endif
 }
 
-/* The number of the system call that is ending; -1 for a 32-bit call on a 64-bit kernel. */
-static __always_inline long syscall_number(struct pt_regs___kernel *regs)
+/* Whether the current task is in a system call as a program of 32 bits makes it. */
+static __always_inline bool is_compat_call(void)
 {
 #if defined(__TARGET_ARCH_x86)
 	const __u32 ts_compat = 0x2; /* arch/x86/include/asm/thread_info.h */
 	struct task_struct___x86 *task = (void *)bpf_get_current_task();
 
-	if (BPF_CORE_READ(task, thread_info.status) & ts_compat)
+	return BPF_CORE_READ(task, thread_info.status) & ts_compat;
+#elif defined(__TARGET_ARCH_arm64)
+	const unsigned long tif_32bit = 1 << 22; /* arch/arm64/include/asm/thread_info.h */
+	struct task_struct___arm64 *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, thread_info.flags) & tif_32bit;
+#endif
+}
+
+/* The number of the system call that is ending; -1 for a 32-bit call on a 64-bit kernel. */
+static __always_inline long syscall_number(struct pt_regs___kernel *regs)
+{
+	if (is_compat_call())
 		return -1;
+#if defined(__TARGET_ARCH_x86)
 	return SYSCALL_REGISTER(regs, orig_ax);
 #elif defined(__TARGET_ARCH_arm64)
 	return SYSCALL_REGISTER(regs, syscallno);
 #endif
 }
 
+/* A program for the end of a system call, at its tracepoint: NAME_exited. It calls `done(ret)`, in the task that made the call. */
+#define SYSCALL_EXIT(name, done)                                                                                        \
+	SEC("tracepoint/syscalls/sys_exit_" #name)                                                                     \
+	int name##_exited(struct syscall_trace_exit *ctx)                                                              \
+	{                                                                                                              \
+		done(ctx->ret);                                                                                        \
+		return 0;                                                                                              \
+	}
+
 /*
- * Programs for the end of a system call: NAME_returned, where the kernel's function for it can be patched and no other call
- * pays anything, and NAME_exited, at its tracepoint. Each calls `done(ret)`, in the task that made the call. The argument of
- * the first is the registers and the result, but the verifier of 5.10 does not always know its type.
+ * That, and NAME_returned, where the kernel's function for the call can be patched and no other call pays anything. The argument
+ * of this one is the registers and the result, but the verifier of 5.10 does not always know its type.
  */
 #define SYSCALL_END(name, done)                                                                                         \
 	SEC("fexit/" SYSCALL_FUNCTION(#name))                                                                          \
@@ -119,9 +148,17 @@ static __always_inline long syscall_number(struct pt_regs___kernel *regs)
 		done((long)args[1]);                                                                                   \
 		return 0;                                                                                              \
 	}                                                                                                              \
-	SEC("tracepoint/syscalls/sys_exit_" #name)                                                                     \
-	int name##_exited(struct syscall_trace_exit *ctx)                                                              \
-	{                                                                                                              \
-		done(ctx->ret);                                                                                        \
-		return 0;                                                                                              \
-	}
+	SYSCALL_EXIT(name, done)
+
+/* Flags of open(2), numbered as on x86-64: arm64 has four of them elsewhere. */
+static __always_inline __u64 portable_open_flags(__u64 flags)
+{
+#if defined(__TARGET_ARCH_arm64)
+	const __u64 directory_and_nofollow = 0xc000, direct_and_largefile = 0x30000;
+
+	return (flags & ~(directory_and_nofollow | direct_and_largefile)) | (flags & directory_and_nofollow) << 2 |
+	       (flags & direct_and_largefile) >> 2;
+#else
+	return flags;
+#endif
+}

@@ -18,7 +18,8 @@
 
 struct cgroup_entry {
 	__u32 slot;
-	__u32 level; /* enum cgroup_level */
+	__u16 level;  /* enum cgroup_level */
+	__u16 is_new; /* a container's, whose program has not started yet: whoever runs there is its runtime */
 };
 
 enum cgroup_level {
@@ -107,24 +108,126 @@ static __always_inline __u32 slot_without_entry(void)
 	return count && found && *count != *found ? SLOT_SHARED : SLOT_HOST;
 }
 
-/* Fills the header for an event of the current task, if somebody wants it. */
-static __always_inline bool gadget_wanted(struct gadget_header *header, __u16 stream)
+/*
+ * ---- Which tasks. gadget-agent/src/tasks.rs fills this in. A list that nobody gave costs nothing: what it would do is
+ * never loaded. ----
+ */
+enum task_field {
+	TASK_PID = 0,
+	TASK_UID = 1,
+	TASK_COMM = 2,
+};
+
+enum task_choice {
+	TASK_ANY = 0,
+	TASK_ONLY = 1, /* those that are listed */
+	TASK_NOT = 2,  /* the others */
+};
+
+const volatile __u32 gadget_pids = TASK_ANY;
+const volatile __u32 gadget_uids = TASK_ANY;
+const volatile __u32 gadget_comms = TASK_ANY;
+
+struct task_value {
+	__u32 field;
+	union {
+		__u32 number;
+		char comm[TASK_COMM_LEN];
+	};
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); /* set by the agent */
+	__type(key, struct task_value);
+	__type(value, __u8);
+} task_values SEC(".maps");
+
+static __always_inline bool is_chosen(__u32 choice, struct task_value *value)
 {
-	__u64 cgroup = current_cgroup();
-	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup);
+	return (choice == TASK_ONLY) == !!bpf_map_lookup_elem(&task_values, value);
+}
+
+static __always_inline bool pid_wanted(__u32 pid)
+{
+	struct task_value value = { .field = TASK_PID };
+
+	value.number = pid;
+	return is_chosen(gadget_pids, &value);
+}
+
+static __always_inline bool uid_wanted(__u32 uid)
+{
+	struct task_value value = { .field = TASK_UID };
+
+	value.number = uid;
+	return is_chosen(gadget_uids, &value);
+}
+
+static __always_inline bool comm_wanted(const char *comm)
+{
+	struct task_value value = { .field = TASK_COMM };
+
+	__builtin_memcpy(value.comm, comm, sizeof(value.comm));
+	return is_chosen(gadget_comms, &value);
+}
+
+/* Whether a task that is known by these fits the lists. */
+static __always_inline bool known_task_wanted(__u32 pid, __u32 uid, const char *comm)
+{
+	return (!gadget_pids || pid_wanted(pid)) && (!gadget_uids || uid_wanted(uid)) && (!gadget_comms || comm_wanted(comm));
+}
+
+/* Whether the current task does. */
+static __always_inline bool task_wanted(void)
+{
+	char comm[TASK_COMM_LEN] = {};
+
+	if (gadget_pids && !pid_wanted(bpf_get_current_pid_tgid() >> 32))
+		return false;
+	if (gadget_uids && !uid_wanted(bpf_get_current_uid_gid()))
+		return false;
+	if (gadget_comms) {
+		bpf_get_current_comm(comm, sizeof(comm));
+		return comm_wanted(comm);
+	}
+	return true;
+}
+
+static __always_inline bool entry_wanted(struct gadget_header *header, __u16 stream, __u64 cgroup,
+					 const struct cgroup_entry *entry)
+{
 	__u32 slot = entry ? entry->slot : slot_without_entry();
 	__u64 *mask = bpf_map_lookup_elem(&masks, &slot);
-	__u32 tgid;
 
 	if (!mask || !(*mask & gadget_instance))
 		return false;
 
-	tgid = bpf_get_current_pid_tgid() >> 32;
 	header->stream = stream;
-	header->flags = bpf_map_lookup_elem(&entering, &tgid) ? GADGET_SETUP : 0;
+	header->flags = 0;
 	header->time = bpf_ktime_get_boot_ns();
 	header->cgroup = cgroup;
 	header->slot = slot;
 	header->reserved = 0;
+	return true;
+}
+
+/* Fills the header for an event of a cgroup, if somebody wants it. */
+static __always_inline bool gadget_cgroup_wanted(struct gadget_header *header, __u16 stream, __u64 cgroup)
+{
+	return entry_wanted(header, stream, cgroup, bpf_map_lookup_elem(&cgroups, &cgroup));
+}
+
+/* The same for an event of the current task. */
+static __always_inline bool gadget_wanted(struct gadget_header *header, __u16 stream)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u64 cgroup = current_cgroup();
+	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup);
+
+	if (!entry_wanted(header, stream, cgroup, entry) || !task_wanted())
+		return false;
+	if ((entry && entry->is_new) || bpf_map_lookup_elem(&entering, &tgid))
+		header->flags |= GADGET_SETUP;
 	return true;
 }

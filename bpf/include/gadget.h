@@ -17,6 +17,35 @@ typedef __u32 gadget_uid;      /* user id in the host's user namespace */
 typedef __s32 gadget_errno;    /* a result: 0 or more for success, -errno for failure */
 typedef __u64 gadget_bytes;    /* a count of bytes */
 typedef __u64 gadget_duration; /* nanoseconds */
+typedef __u64 gadget_open_flags; /* flags of open(2), numbered as on x86-64 */
+typedef __u32 gadget_mode;	 /* permissions of a file */
+typedef __u32 gadget_capability; /* a capability's number */
+typedef __u64 gadget_kernel_stack; /* the number of a stack: see stack.h */
+
+#define GADGET_STACK_NONE 0
+#define GADGET_STACK_UNKEPT (~0ull) /* there was no room for it */
+
+/* A system call's number; -1 if there is none, or it is one of 32 bits. */
+#if defined(__TARGET_ARCH_x86)
+typedef __s32 gadget_syscall_x86_64;
+typedef __s32 gadget_syscall_x86;
+#define gadget_syscall gadget_syscall_x86_64
+#define gadget_compat_syscall gadget_syscall_x86
+#elif defined(__TARGET_ARCH_arm64)
+typedef __s32 gadget_syscall_aarch64;
+typedef __s32 gadget_syscall_arm;
+#define gadget_syscall gadget_syscall_aarch64
+#define gadget_compat_syscall gadget_syscall_arm
+#endif
+
+/* An address of IP and a port. */
+struct gadget_address_and_port {
+	__u8 address[16]; /* in network order; IPv4 as IPv6 has it, ::ffff:a.b.c.d */
+	__u16 port;	  /* host byte order */
+};
+typedef struct gadget_address_and_port gadget_endpoint;
+typedef struct gadget_address_and_port gadget_peer; /* somebody else's */
+typedef struct gadget_address_and_port gadget_policy_peer; /* the same, with what a NetworkPolicy selects it by */
 
 /*
  * A string or list that follows the struct, as long as it is. `offset` counts from the header's first byte. The top
@@ -31,6 +60,10 @@ struct gadget_tail {
 
 typedef struct gadget_tail gadget_string;  /* one string, without its NUL */
 typedef struct gadget_tail gadget_strings; /* strings, each with its NUL */
+typedef struct gadget_tail gadget_path;	   /* names of directories and of what is in them, innermost first, each with its NUL */
+
+/* An enum is shown by the names of its enumerators as they are in C; with this, each is a bit, or some. */
+#define GADGET_FLAGS __attribute__((btf_decl_tag("flags")))
 
 /* A member's description. It must be a literal; it ends up in the object's BTF. */
 #define GADGET_DOC(text) __attribute__((btf_decl_tag("doc:" text)))
@@ -40,7 +73,7 @@ typedef struct gadget_tail gadget_strings; /* strings, each with its NUL */
 struct gadget_header {
 	__u32 size;   /* bytes of the whole record, tails included */
 	__u16 stream; /* the third argument of its GADGET_STREAM */
-	__u16 flags;  /* GADGET_SETUP */
+	__u16 flags;  /* GADGET_SETUP, GADGET_RECORDED_OWNER */
 	__u64 time;   /* CLOCK_BOOTTIME, ns */
 	__u64 cgroup; /* id in the hierarchy that is followed: see filter.h */
 	__u32 slot;   /* which slot let it through: see filter.h */
@@ -49,6 +82,8 @@ struct gadget_header {
 
 /* The event is a container runtime's own, on the way to the container's program. */
 #define GADGET_SETUP 0x1
+/* Whose the socket is was recorded when it was used, since the kernel does not keep it: see socket.h. */
+#define GADGET_RECORDED_OWNER 0x2
 
 /* ---- The ring. ---- */
 
@@ -113,18 +148,24 @@ static __always_inline __u64 gadget_wakeup(__u64 used)
 	return BPF_RB_FORCE_WAKEUP;
 }
 
-static __always_inline void gadget_count_lost(__u32 slot)
+/* Counts one for a slot, and in total. */
+static __always_inline void gadget_count(void *counters, __u32 slot)
 {
 	__u32 total = gadget_lost_total;
 	__u64 *count;
 
 	/* Another program may come in between, even on the same CPU. */
-	count = bpf_map_lookup_elem(&gadget_lost, &slot);
+	count = bpf_map_lookup_elem(counters, &slot);
 	if (count)
 		__sync_fetch_and_add(count, 1);
-	count = bpf_map_lookup_elem(&gadget_lost, &total);
+	count = bpf_map_lookup_elem(counters, &total);
 	if (count)
 		__sync_fetch_and_add(count, 1);
+}
+
+static __always_inline void gadget_count_lost(__u32 slot)
+{
+	gadget_count(&gadget_lost, slot);
 }
 
 /*
@@ -197,13 +238,17 @@ static __always_inline void gadget_give_back(__u64 *users)
 	__sync_fetch_and_add(users, -1);
 }
 
-/* Sends the first `header->size` bytes at `header`, or counts the loss. `size` repeats it, bounded for the verifier. */
-static __always_inline void gadget_send(void *ring, struct gadget_header *header, __u64 size)
+/*
+ * Sends the first `header->size` bytes at `header`, or counts the loss. `size` repeats it, bounded for the verifier. Returns
+ * whether it was sent.
+ */
+static __always_inline bool gadget_send(void *ring, struct gadget_header *header, __u64 size)
 {
 	__u64 used = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
 
 	header->size = size;
-	if (!gadget_has_share(ring, used, header->slot, size) ||
-	    bpf_ringbuf_output(ring, header, size, gadget_wakeup(used)))
-		gadget_count_lost(header->slot);
+	if (gadget_has_share(ring, used, header->slot, size) && !bpf_ringbuf_output(ring, header, size, gadget_wakeup(used)))
+		return true;
+	gadget_count_lost(header->slot);
+	return false;
 }

@@ -9,6 +9,8 @@
 #pragma once
 
 #include <linux/types.h>
+#include <linux/in.h>
+#include <linux/in6.h>
 #include <linux/bpf.h>
 #include <asm/ptrace.h>
 #include <asm/unistd.h>
@@ -24,6 +26,8 @@
 #endif
 
 #define TASK_COMM_LEN 16
+#define IFNAMSIZ 16
+#define SOCKFS_MAGIC 0x534f434b
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -33,6 +37,19 @@ struct ns_common {
 
 struct mnt_namespace {
 	struct ns_common ns;
+};
+
+struct user_namespace {
+	struct ns_common ns;
+};
+
+typedef struct {
+	unsigned int val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
+	struct user_namespace *user_ns;
 };
 
 struct nsproxy {
@@ -46,14 +63,73 @@ struct mm_struct {
 	unsigned long arg_end;
 };
 
+struct qstr {
+	const unsigned char *name;
+};
+
+struct dentry {
+	struct dentry *d_parent;
+	struct qstr d_name;
+};
+
+struct vfsmount {
+	struct dentry *mnt_root;
+};
+
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+};
+
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+};
+
+struct super_block {
+	unsigned long s_magic;
+};
+
+struct inode {
+	struct super_block *i_sb;
+};
+
+struct file {
+	struct path f_path;
+	struct inode *f_inode;
+	void *private_data;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+struct fs_struct {
+	struct path root;
+};
+
+struct seccomp {
+	int mode;
+};
+
 struct task_struct {
 	void *stack;
 	int pid;  /* the thread's id; what user space calls tid */
 	int tgid; /* the process's id; what user space calls pid */
 	struct task_struct *real_parent;
 	struct mm_struct *mm;
+	const struct cred *cred;
 	struct nsproxy *nsproxy;
+	struct fs_struct *fs;
+	struct files_struct *files;
 	struct css_set *cgroups;
+	struct seccomp seccomp;
 	char comm[TASK_COMM_LEN];
 };
 
@@ -88,6 +164,163 @@ struct css_set {
 	struct cgroup *dfl_cgrp;	       /* in the unified hierarchy */
 };
 
+/* include/net/tcp_states.h: the same in all versions. */
+enum {
+	TCP_ESTABLISHED = 1,
+	TCP_SYN_SENT = 2,
+	TCP_SYN_RECV = 3,
+	TCP_FIN_WAIT1 = 4,
+	TCP_CLOSE = 7,
+	TCP_LISTEN = 10,
+};
+
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct net_device {
+	char name[IFNAMSIZ];
+	int ifindex;
+	struct hlist_node index_hlist;
+};
+
+struct net {
+	struct ns_common ns;
+	struct hlist_head *dev_index_head;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct sock_common {
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	__be16 skc_dport;
+	__u16 skc_num; /* its own port, in host byte order */
+	__u16 skc_family;
+	volatile __u8 skc_state;
+	__u8 skc_reuse : 4;
+	__u8 skc_reuseport : 1;
+	__u8 skc_ipv6only : 1;
+	int skc_bound_dev_if;
+	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+	unsigned long skc_flags;
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup; /* 5.15 */
+};
+
+/* A packet. */
+struct sk_buff {
+	unsigned long dev_scratch; /* what a protocol notes where the device was */
+	__be16 protocol;
+	__u16 transport_header;
+	__u16 network_header;
+	unsigned char *head;
+};
+
+struct sk_buff_head {
+	struct sk_buff *prev; /* the last; of an empty queue its own address */
+};
+
+struct msghdr {
+	void *msg_name;
+	int msg_namelen;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	struct sk_buff_head sk_receive_queue;
+	__u8 sk_userlocks : 4;
+	__u16 sk_protocol;
+	__u16 sk_type;
+	int sk_err;
+	kuid_t sk_uid;
+	struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct socket {
+	struct sock *sk;
+};
+
+struct inet_sock {
+	__be16 inet_sport; /* its own port, also when the socket has none any more */
+	unsigned long inet_flags; /* 6.6 */
+};
+
+struct tcp_sock {
+	__u64 bytes_sent;
+	__u64 bytes_retrans;
+	__u64 bytes_received;
+	__u32 total_retrans;
+};
+
+/* Numbered in include/net/inet_sock.h, in an enum without a name, which CO-RE cannot find. */
+enum {
+	INET_FLAGS_FREEBIND = 11,
+	INET_FLAGS_TRANSPARENT = 15,
+	INET_FLAGS_BIND_ADDRESS_NO_PORT = 18,
+};
+
+struct inet_sock___v6_5 {
+	__u8 freebind : 1;
+	__u8 transparent : 1;
+	__u8 bind_address_no_port : 1;
+};
+
+/* Until 5.14 it is one number, which is also used for other things. */
+struct sock_cgroup_data___v5_14 {
+	__u64 val;
+};
+
+struct sock___v5_14 {
+	struct sock_cgroup_data___v5_14 sk_cgrp_data;
+};
+
+struct filename {
+	const char *name;
+};
+
+struct open_request_flags {
+	__u64 flags;
+	__u64 mode;
+};
+
+/* What a request to open keeps, from `cmd` on. */
+struct io_open {
+	struct filename *filename;
+	struct open_request_flags how;
+};
+
+/* Of one pointer, with another way to use it. */
+struct delayed_filename {
+};
+
+struct io_open___v7_0 {
+	struct delayed_filename filename;
+};
+
+struct io_cmd_data {
+};
+
+struct io_cqe {
+	__s32 res;
+};
+
+struct io_kiocb {
+	struct io_cmd_data cmd; /* 6.0 */
+	__u8 opcode;
+	struct io_cqe cqe;
+};
+
 struct seq_file;
 
 struct bpf_iter_meta {
@@ -109,6 +342,26 @@ struct bpf_prog {
 struct bpf_iter__bpf_prog {
 	struct bpf_iter_meta *meta;
 	struct bpf_prog *prog;
+};
+
+/* The context of an iter/task_file program. */
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	struct file *file;
+};
+
+/* The contexts of iterators over maps. */
+struct bpf_iter__bpf_sk_storage_map {
+	struct bpf_iter_meta *meta;
+	struct sock *sk;
+	void *value;
+};
+
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	void *key;
+	void *value;
 };
 
 /* The context of a tracepoint/syscalls/sys_exit_* program. */

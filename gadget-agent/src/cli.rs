@@ -9,6 +9,7 @@ use gadgets::catalogue::Catalogue;
 
 use crate::agent::Agent;
 use crate::pods::bundle;
+use crate::runtime::memory;
 use crate::{host, probe, server, session, sizes};
 
 /// The agent of kubectl gadget: loads BPF programs and streams what they see. People use kubectl-gadget.
@@ -85,6 +86,7 @@ impl HostArgs {
 }
 
 pub(crate) fn run(catalogue: Catalogue) -> ExitCode {
+    memory::share_arena();
     let cli = Cli::parse();
     // Standard output carries frames: everything else goes to standard error.
     tracing_subscriber::fmt()

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytesize::ByteSize;
 use gadgets::catalogue::Gadget;
 use gadgets::spec::RING_BYTES_MIN;
+use gadgets::tasks::TaskFilter;
 use gadgets::wire::{self, Frame, GadgetStatus};
 
 use crate::clock;
 use crate::error::AgentError;
-use crate::loss;
+use crate::loss::{self, KernelLoss};
 use crate::member::{Member, Wish};
 use crate::pods::hierarchy::KernelIds;
 use crate::pods::slots;
@@ -21,6 +22,7 @@ use crate::runtime::load::Plan;
 use crate::runtime::ring::Alarm;
 use crate::sizes;
 use crate::sync::lock;
+use crate::tasks;
 use crate::worker::Worker;
 
 /// Instances that may run at once: the bits of a mask.
@@ -31,21 +33,29 @@ const MAX_INSTANCES: u32 = 64;
 pub(crate) struct Key {
     pub(crate) gadget: &'static str,
     pub(crate) constants: BTreeMap<&'static str, u64>,
+    pub(crate) tasks: TaskFilter,
     pub(crate) variants: BTreeMap<String, String>,
     pub(crate) ring_bytes: u32,
+    /// Of a sampled gadget; of another 0.
+    pub(crate) interval_ms: u32,
+    /// Of a gadget that shows everything once, the session for which it began; of another 0.
+    pub(crate) first_session: u64,
 }
 
 impl Key {
     /// A gadget as it is if nobody asks for anything, with the smallest ring.
     pub(crate) fn plain(gadget: &'static Gadget) -> Result<Self, AgentError> {
         let constants = gadget.constants(&BTreeMap::new())?;
-        Ok(Self { gadget: gadget.name, constants, variants: BTreeMap::new(), ring_bytes: RING_BYTES_MIN })
+        let (tasks, variants) = (TaskFilter::default(), BTreeMap::new());
+        let (ring_bytes, interval_ms, first_session) = (RING_BYTES_MIN, 0, 0);
+        Ok(Self { gadget: gadget.name, constants, tasks, variants, ring_bytes, interval_ms, first_session })
     }
 
     /// How to load it, with maps of its own.
     pub(crate) fn plan(&self, gadget: &'static Gadget, bit: u32, hierarchy: KernelIds) -> Plan<'static> {
         let mut constants = self.constants.clone();
         constants.extend(hierarchy.constants());
+        constants.extend(tasks::constants(&self.tasks));
         constants.insert("gadget_instance", 1 << bit);
         constants.insert("gadget_lost_total", u64::from(loss::KERNEL_TOTAL));
         constants.insert("gadget_ring_bytes", self.ring_bytes.into());
@@ -54,10 +64,15 @@ impl Key {
             constants,
             entries: [
                 ("events", self.ring_bytes),
-                ("gadget_lost", loss::KERNEL_COUNTERS),
                 ("gadget_backlogs", slots::COUNT),
+                ("gadget_stacks", sizes::stacks(&self.constants)),
+                ("socket_owners", sizes::socket_owners(hierarchy)),
+                ("socket_listeners", sizes::socket_owners(hierarchy)),
             ]
-            .into(),
+            .into_iter()
+            .chain(KernelLoss::maps().map(|map| (map, loss::KERNEL_COUNTERS)))
+            .collect(),
+            sets: [(tasks::VALUES, tasks::values(&self.tasks))].into(),
             ..Plan::default()
         }
     }
@@ -92,6 +107,8 @@ struct Handle {
     alarm: Alarm,
     about: About,
     kernel_bytes: u64,
+    /// Which joined last.
+    last_member: u64,
     /// Each session holds it, too.
     sessions: Arc<()>,
 }
@@ -121,6 +138,15 @@ impl Running {
             ByteSize(queues),
             ByteSize(ring + sizes::SESSION)
         )))
+    }
+
+    /// Whose an instance is that nobody else may join: a new session's, or that of the one from which it goes on.
+    fn first_session(&self, key: &Key, resumed: Option<u64>) -> u64 {
+        let goes_on = |known: &Key, handle: &Handle| {
+            Some(handle.last_member) == resumed && Key { first_session: known.first_session, ..key.clone() } == *known
+        };
+        let former = self.by_key.iter().find(|(known, handle)| goes_on(known, handle));
+        former.map_or(self.last_member + 1, |(known, _)| known.first_session)
     }
 
     fn free_bit(&self) -> Result<u32, AgentError> {
@@ -182,12 +208,15 @@ impl Instances {
     pub(crate) fn join(
         self: &Arc<Self>,
         gadget: &'static Gadget,
-        key: Key,
+        mut key: Key,
         wish: Wish,
         greet: impl FnOnce(&About, u64) -> Vec<Frame>,
     ) -> Result<Membership, AgentError> {
         // Held while the gadget loads: a second session with the same wish finds it running.
         let mut running = self.lock();
+        if gadget.shows_once(&key.constants) {
+            key.first_session = running.first_session(&key, wish.resumed.map(|resumed| resumed.session));
+        }
         if let Some(budget) = self.budget {
             running.check_budget(&key, budget)?;
         }
@@ -199,9 +228,10 @@ impl Instances {
         }
         running.last_member += 1;
         let id = running.last_member;
-        let Some(handle) = running.by_key.get(&key) else {
+        let Some(handle) = running.by_key.get_mut(&key) else {
             return Err(AgentError::Internal("the instance that was just started is gone".into()));
         };
+        handle.last_member = id;
         let member = Member::new(id, wish, greet(&handle.about, id));
         let membership = Membership {
             member: id,
@@ -220,6 +250,7 @@ impl Instances {
         let describe = |(key, handle): (&Key, &Handle)| wire::Running {
             gadget: key.gadget.to_owned(),
             parameters: key.constants.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+            tasks: key.tasks.clone(),
             ring_bytes: key.ring_bytes,
             kernel_bytes: handle.kernel_bytes,
             sessions: handle.session_count(),
@@ -258,7 +289,8 @@ impl Instances {
         let kernel_bytes = attached.kernel_bytes;
         let (commands, inbox) = channel();
         let worker = Worker::new(Arc::clone(self), Arc::clone(&self.tracker), attached, &schema, key, bit, inbox)?;
-        let handle = Handle { commands, alarm: worker.alarm(), about, kernel_bytes, sessions: Arc::default() };
+        let handle =
+            Handle { commands, alarm: worker.alarm(), about, kernel_bytes, last_member: 0, sessions: Arc::default() };
         std::thread::Builder::new()
             .name(gadget.name.chars().take(15).collect())
             .spawn(move || worker.run())

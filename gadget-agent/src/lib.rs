@@ -29,6 +29,7 @@ mod session;
 mod sizes;
 mod status;
 mod sync;
+mod tasks;
 mod worker;
 
 use std::process::ExitCode;

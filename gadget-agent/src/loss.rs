@@ -3,26 +3,45 @@
 use std::collections::BTreeMap;
 
 use gadgets::wire::{Loss, Stage};
-use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
 
 use crate::clock;
 use crate::pods::cgroup::Cgroup;
 use crate::pods::slots;
+use crate::runtime::load;
 
-/// Entries of a gadget's `gadget_lost`: one a slot, and their total.
+/// Entries of each map that a gadget counts in: one a slot, and their total.
 pub(crate) const KERNEL_COUNTERS: u32 = slots::COUNT + 1;
 /// Where the total is.
 pub(crate) const KERNEL_TOTAL: u32 = slots::COUNT;
 
+/// What gadgets count in the kernel, by the maps of `gadget.h` and `state.h`; not every gadget has the second.
+const KERNEL: [(&str, Stage, &str); 2] = [
+    ("gadget_lost", Stage::KernelRing, "more came at once than the ring has room for"),
+    ("gadget_unkept", Stage::KernelMap, "the kernel had no room to keep what was underway"),
+];
+
 /// Reads a gadget's counters in the kernel, which are never reset, as what has come since the last time.
 pub(crate) struct KernelLoss {
+    pub(crate) stage: Stage,
+    pub(crate) reason: &'static str,
     counters: MapHandle,
     seen: Vec<u64>,
 }
 
 impl KernelLoss {
-    pub(crate) fn new(counters: MapHandle) -> Self {
-        Self { counters, seen: vec![0; KERNEL_COUNTERS as usize] }
+    /// All that a gadget counts.
+    pub(crate) fn of(object: &Object) -> Vec<Self> {
+        let one = |(map, stage, reason)| {
+            let counters = load::map(object, map).ok()?;
+            Some(Self { stage, reason, counters, seen: vec![0; KERNEL_COUNTERS as usize] })
+        };
+        KERNEL.into_iter().filter_map(one).collect()
+    }
+
+    /// The maps that it counts in.
+    pub(crate) fn maps() -> impl Iterator<Item = &'static str> {
+        KERNEL.into_iter().map(|(map, ..)| map)
     }
 
     /// Records that were lost since the last call, by slot.

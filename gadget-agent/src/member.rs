@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gadgets::record::{FLAG_SETUP, Header};
 use gadgets::spec::Selector;
-use gadgets::wire::{Dictionary, Frame, Gap, Heartbeat, Resume, Stage, Trailer};
+use gadgets::wire::{Dictionary, Frame, Gap, Heartbeat, Resume, StackEntry, Stage, Trailer};
 
 use crate::clock;
 use crate::loss::Ledger;
@@ -19,7 +19,7 @@ use crate::pods::tracker::Tracker;
 /// A batch is sent when it has this many bytes, or when the ring is empty.
 const BATCH_BYTES: usize = 64 << 10;
 /// Names in one dictionary frame.
-const ENTRIES: usize = 50;
+const ENTRIES: usize = 32;
 /// Bytes of labels that a pod may have in it; Kubernetes has no limit of its own, a frame has.
 const LABEL_BYTES: usize = 16 << 10;
 
@@ -64,6 +64,9 @@ pub(crate) struct Member {
     untold: Vec<Arc<Cgroup>>,
     /// What it may forget.
     gone: Vec<u64>,
+    /// Numbers of stacks that the session knows.
+    told_stacks: HashSet<u64>,
+    untold_stacks: Vec<Arc<StackEntry>>,
     batch: Vec<u8>,
     in_batch: u64,
     sent: u64,
@@ -90,6 +93,8 @@ impl Member {
             told: HashMap::new(),
             untold: Vec::new(),
             gone: Vec::new(),
+            told_stacks: HashSet::new(),
+            untold_stacks: Vec::new(),
             batch: Vec::with_capacity(BATCH_BYTES),
             in_batch: 0,
             sent: 0,
@@ -125,7 +130,13 @@ impl Member {
     }
 
     /// Takes a record if it is wanted. Returns whether the session has no further claim to it.
-    pub(crate) fn take(&mut self, header: &Header, record: &[u8], cgroup: Option<&Arc<Cgroup>>) -> bool {
+    pub(crate) fn take(
+        &mut self,
+        header: &Header,
+        record: &[u8],
+        cgroup: Option<&Arc<Cgroup>>,
+        stacks: &[Arc<StackEntry>],
+    ) -> bool {
         if self.hides(header) {
             return true;
         }
@@ -147,6 +158,11 @@ impl Member {
             self.told.insert(id, Arc::clone(cgroup));
             self.untold.push(Arc::clone(cgroup));
         }
+        for stack in stacks {
+            if self.told_stacks.insert(stack.number) {
+                self.untold_stacks.push(Arc::clone(stack));
+            }
+        }
         self.batch.extend_from_slice(record);
         self.in_batch += 1;
         if self.batch.len() >= BATCH_BYTES {
@@ -161,7 +177,7 @@ impl Member {
             && self.undecidable.insert(id)
         {
             let (from_ns, to_ns) = (cgroup.made_ns.unwrap_or(self.began_ns), clock::boot_ns());
-            let reason = format!("the API server has not told of this pod's labels: {}", cgroup.full_name());
+            let reason = format!("the API server has not told of this pod: {}", cgroup.full_name());
             self.tell_gap(&Gap { from_ns, to_ns, reason });
         }
         self.verdicts.insert(id, verdict == Verdict::Wanted);
@@ -180,6 +196,7 @@ impl Member {
         }
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_BYTES));
         let mut needed: Vec<Frame> = self.untold.chunks(ENTRIES).map(dictionary).collect();
+        needed.extend(self.untold_stacks.chunks(ENTRIES).map(dictionary_of_stacks));
         if !self.gone.is_empty() {
             let gone = self.gone.clone();
             needed.insert(0, Frame::Dictionary(Dictionary { gone, ..Dictionary::default() }));
@@ -187,6 +204,7 @@ impl Member {
         let offered = self.outbox.offer(&needed, batch);
         if offered.is_ok() {
             self.untold.clear();
+            self.untold_stacks.clear();
             self.gone.clear();
         }
         let (Ok(refused) | Err(refused)) = offered;
@@ -298,4 +316,9 @@ fn dictionary(cgroups: &[Arc<Cgroup>]) -> Frame {
         entry
     };
     Frame::Dictionary(Dictionary { cgroups: cgroups.iter().map(entry).collect(), ..Dictionary::default() })
+}
+
+fn dictionary_of_stacks(stacks: &[Arc<StackEntry>]) -> Frame {
+    let stacks = stacks.iter().map(|stack| (**stack).clone()).collect();
+    Frame::Dictionary(Dictionary { stacks, ..Dictionary::default() })
 }

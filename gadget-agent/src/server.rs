@@ -13,6 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::agent::Agent;
 use crate::outbox::Outbox;
+use crate::runtime::memory;
 use crate::session;
 use crate::sync::lock;
 
@@ -113,6 +114,7 @@ impl Listener {
                     if let Err(error) = session::serve_connection(agent, &connection, |outbox| clients.add(outbox)) {
                         tracing::info!("a session ended: {error}");
                     }
+                    memory::give_back();
                 });
             }
             Ok(())

@@ -9,8 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gadgets::catalogue::Gadget;
 use gadgets::decoder::Decoder;
-use gadgets::spec::{RING_BYTES_MAX, RING_BYTES_MIN, RunSpec};
+use gadgets::spec::{
+    Host, INTERVAL_MS_DEFAULT, INTERVAL_MS_MAX, INTERVAL_MS_MIN, RING_BYTES_MAX, RING_BYTES_MIN, RunSpec,
+};
+use gadgets::tasks::MAX_VALUES;
 use gadgets::wire::{Failure, FailureKind, Frame, Hello, Node, Resume, SILENCE_SECONDS, Trailer, VERSION, WireError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -173,18 +177,28 @@ fn join(
             "a ring of {ring_bytes} bytes: it must be a power of two from {RING_BYTES_MIN} to {RING_BYTES_MAX}"
         )));
     }
+    let interval_ms = interval_ms(gadget, run.interval_ms)?;
     let constants = gadget.constants(&run.parameters)?;
+    if run.tasks.value_count() > MAX_VALUES {
+        return Err(AgentError::Usage(format!(
+            "{} processes, users and names: at most {MAX_VALUES} together",
+            run.tasks.value_count()
+        )));
+    }
     // A node that shares its kernel with others is not all that the kernel runs.
-    if run.selector.host && !agent.tracker.owns_kernel() {
-        run.selector.host = false;
+    if run.selector.host != Host::None && !agent.tracker.owns_kernel() {
         run.selector.cgroups = vec![agent.tracker.root().to_owned()];
+        if run.selector.host == Host::All {
+            run.selector.host = Host::None;
+        }
     }
     for path in &mut run.selector.cgroups {
         *path = agent.tracker.follow(path)?;
         followed.paths.push(path.clone());
     }
     let schema = gadget.schema().map_err(|error| AgentError::internal("read the gadget's schema", error))?;
-    let key = Key { gadget: gadget.name, constants, variants: run.variants, ring_bytes };
+    let (tasks, variants) = (run.tasks, run.variants);
+    let key = Key { gadget: gadget.name, constants, tasks, variants, ring_bytes, interval_ms, first_session: 0 };
     let began = Duration::from_millis(run.began_ms_ago);
     let wish = Wish { selector: run.selector, began, resumed, outbox: Arc::clone(outbox) };
     agent
@@ -192,15 +206,31 @@ fn join(
         .join(gadget, key, wish, |about, session| vec![own_hello(agent, Some((about, session))), Frame::Schema(schema)])
 }
 
+/// How often a gadget is sampled; 0 if it never is.
+fn interval_ms(gadget: &Gadget, wanted: Option<u32>) -> Result<u32, AgentError> {
+    let given = INTERVAL_MS_MIN..=INTERVAL_MS_MAX;
+    match (&gadget.sampled, wanted) {
+        (None, None) => Ok(0),
+        (None, Some(_)) => Err(AgentError::Usage(format!("{} is not sampled, and has no interval", gadget.name))),
+        (Some(_), None) => Ok(INTERVAL_MS_DEFAULT),
+        (Some(_), Some(wanted)) if given.contains(&wanted) => Ok(wanted),
+        (Some(_), Some(wanted)) => Err(AgentError::Usage(format!(
+            "an interval of {wanted} ms: it must be from {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX}"
+        ))),
+    }
+}
+
 /// What an agent says first: of the gadget that runs, and the session, if there is one.
 fn own_hello(agent: &Agent, runs: Option<(&About, u64)>) -> Frame {
     let (about, session) = runs.unzip();
+    let mut degraded = about.map(|about| about.degraded.clone()).unwrap_or_default();
+    degraded.extend(agent.tracker.degraded());
     let node = Node {
         name: agent.node.clone(),
         kernel: crate::host::kernel(),
         clock: clock::now(),
         variants: about.map(|about| about.variants.clone()).unwrap_or_default(),
-        degraded: about.map(|about| about.degraded.clone()).unwrap_or_default(),
+        degraded,
     };
     let software = env!("CARGO_PKG_VERSION").to_owned();
     Frame::Hello(Box::new(Hello { version: VERSION, software, node: Some(node), session, ..Hello::default() }))

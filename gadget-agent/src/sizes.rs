@@ -1,6 +1,10 @@
 //! Sizes that grow with the machine: what is enough for two processors is not for a hundred.
 
+use std::collections::BTreeMap;
+
 use crate::host;
+use crate::pods::hierarchy::KernelIds;
+use gadgets::catalogue::Release;
 use gadgets::spec::{RING_BYTES_DEFAULT, RING_BYTES_MAX};
 
 /// Bytes of a gadget's ring for each processor, beyond what is the least.
@@ -10,6 +14,14 @@ const TRACKER_RING: (u32, u32) = (1 << 20, 64 << 10);
 /// Processes on their way into containers: the least, and for each processor. An LRU map hands its elements to
 /// processors 128 at a time, so that a small one runs out with most of it unused.
 const ENTERING: (u32, u32) = (4096, 256);
+
+/// The first kernel that keeps the cgroup of every socket, if there is a unified hierarchy.
+const KEEPS_OWNERS: Release = Release(5, 15);
+/// Sockets whose owners are recorded elsewhere: some 100 bytes each.
+const SOCKET_OWNERS: u32 = 65536;
+
+/// Stacks of the kernel that a gadget has room for.
+const STACKS: u32 = 4096;
 
 /// Bytes that the rings and queues of a daemon may take: what the manifest grants, without what the agent needs itself.
 pub(crate) const BUDGET: u64 = 448 << 20;
@@ -31,6 +43,18 @@ pub(crate) fn tracker_ring() -> u32 {
 /// Elements of the filter's map `entering`.
 pub(crate) fn entering() -> u32 {
     grown(ENTERING, host::possible_processors())
+}
+
+/// Elements of the maps of `socket.h`, for sockets whose owners the kernel does not keep.
+pub(crate) fn socket_owners(hierarchy: KernelIds) -> u32 {
+    let release = Release::parse(&host::kernel());
+    let keeps = hierarchy == KernelIds::default() && release.is_some_and(|release| release >= KEEPS_OWNERS);
+    if keeps { 1 } else { SOCKET_OWNERS }
+}
+
+/// Stacks of the kernel that an instance keeps, of about a kilobyte each: none if it has a parameter for them that is not set.
+pub(crate) fn stacks(constants: &BTreeMap<&'static str, u64>) -> u32 {
+    if constants.get("gadget_wants_stacks") == Some(&0) { 1 } else { STACKS }
 }
 
 fn ring_for(processors: u32) -> u32 {

@@ -20,6 +20,8 @@ use crate::pods::slots;
 use crate::pods::tracker::Tracker;
 use crate::runtime::attach::Attached;
 use crate::runtime::ring::{Alarm, Ring};
+use crate::runtime::sample::Sampler;
+use crate::runtime::stacks::Stacks;
 use crate::runtime::{load, memory};
 
 /// Bytes of records that are held back until their container has a name.
@@ -50,7 +52,10 @@ pub(crate) struct Worker {
     /// Runs of its programs that the kernel has left out, as of the last tick, and when that was.
     missed: (u64, u64),
     stream_sizes: HashMap<u16, u32>,
-    kernel_loss: KernelLoss,
+    kernel_loss: Vec<KernelLoss>,
+    stacks: Stacks,
+    /// Of a sampled gadget.
+    sampler: Option<Sampler>,
     members: Vec<Member>,
     /// What the tracker said, as of `generation`.
     cgroups: HashMap<u64, Option<Arc<Cgroup>>>,
@@ -71,7 +76,7 @@ impl Worker {
     pub(crate) fn new(
         instances: Arc<Instances>,
         tracker: Arc<Tracker>,
-        attached: Attached,
+        mut attached: Attached,
         schema: &Schema,
         key: Key,
         bit: u32,
@@ -82,7 +87,11 @@ impl Worker {
         };
         Ok(Self {
             ring: Ring::new(&map("events")?, map("gadget_reader")?)?,
-            kernel_loss: KernelLoss::new(map("gadget_lost")?),
+            kernel_loss: KernelLoss::of(&attached.object),
+            stacks: Stacks::of(&attached.object, schema),
+            sampler: (!attached.samplers.is_empty()).then(|| {
+                Sampler::new(std::mem::take(&mut attached.samplers), Duration::from_millis(key.interval_ms.into()))
+            }),
             gaps_seen: tracker.gaps(u64::MAX).1,
             instances,
             tracker,
@@ -123,12 +132,15 @@ impl Worker {
                 self.tick();
                 self.members.retain(|member| !member.is_given_up());
             }
-            if self.is_congested() {
+            let due_in = self.sampler.as_ref().map_or(TICK, Sampler::due_in);
+            if due_in.is_zero() {
+                self.sample(false);
+            } else if self.is_congested() {
                 self.ring.pause(NAP);
             } else if drained.records > 0 || !self.held.is_empty() {
-                self.ring.nap(NAP);
+                self.ring.nap(NAP.min(due_in));
             } else {
-                self.ring.sleep(TICK);
+                self.ring.sleep(TICK.min(due_in));
             }
         }
     }
@@ -147,6 +159,8 @@ impl Worker {
         let mut has_news = false;
         while let Ok(command) = self.inbox.try_recv() {
             has_news = true;
+            // Who comes does not want what was before; who goes wants all that was, and is told what it cannot take.
+            self.sample(matches!(command, Command::Leave { finish: true, .. }));
             match command {
                 Command::Join(member) => self.join(*member),
                 Command::Leave { member, finish } => {
@@ -229,6 +243,28 @@ impl Worker {
         drained
     }
 
+    /// Hands out what has come since the last sample. What nobody can take is in the next one, unless there is none.
+    fn sample(&mut self, is_last: bool) {
+        let is_congested = self.is_congested();
+        let Some(sampler) = &mut self.sampler else { return };
+        sampler.pass();
+        if is_congested && !is_last {
+            return;
+        }
+        let mut records = std::mem::take(&mut self.records);
+        records.clear();
+        let taken = sampler.take(&mut records);
+        self.hand_out(&records);
+        self.records = records;
+        self.members.iter_mut().for_each(Member::flush);
+        if let Err(error) = taken {
+            let now = clock::boot_ns();
+            let gap =
+                Gap { from_ns: now, to_ns: now, reason: format!("the kernel did not give out a sample: {error}") };
+            self.members.iter_mut().for_each(|member| member.tell_gap(&gap));
+        }
+    }
+
     /// Whether no member can take anything: then nobody loses by it if records wait in the ring.
     fn is_congested(&self) -> bool {
         !self.members.is_empty() && self.members.iter().all(Member::is_congested)
@@ -261,8 +297,9 @@ impl Worker {
     }
 
     fn deliver(&mut self, header: &Header, record: &[u8], cgroup: Option<&Arc<Cgroup>>) {
+        let stacks = self.stacks.in_record(header, record);
         for member in &mut self.members {
-            member.take(header, record, cgroup);
+            member.take(header, record, cgroup, &stacks);
         }
     }
 
@@ -293,13 +330,14 @@ impl Worker {
     }
 
     /// Hands out what is held back to a member that ends: without names, as far as it is wanted without.
-    fn hand_out_unnamed(&self, member: &mut Member) {
+    fn hand_out_unnamed(&mut self, member: &mut Member) {
         let mut doubtful = 0;
         for record in &self.held {
             let Ok(header) = Header::read(record) else { continue };
             let pending = self.tracker.get(header.cgroup);
             let unnamed = pending.map(|cgroup| Arc::new(cgroup.without_names()));
-            if !member.take(&header, record, unnamed.as_ref()) {
+            let stacks = self.stacks.in_record(&header, record);
+            if !member.take(&header, record, unnamed.as_ref(), &stacks) {
                 doubtful += 1;
             }
         }
@@ -314,11 +352,11 @@ impl Worker {
     /// Tells the members what was lost, and that the agent lives.
     fn tick(&mut self) {
         let tracker = &self.tracker;
-        for (slot, count) in self.kernel_loss.read() {
-            let in_slot = tracker.in_slot(slot);
-            for member in &mut self.members {
-                if member.wants_slot(slot, &in_slot) {
-                    member.ledger.add(Stage::KernelRing, "more came at once than the ring has room for", slot, count);
+        for loss in &mut self.kernel_loss {
+            for (slot, count) in loss.read() {
+                let in_slot = tracker.in_slot(slot);
+                for member in self.members.iter_mut().filter(|member| member.wants_slot(slot, &in_slot)) {
+                    member.ledger.add(loss.stage, loss.reason, slot, count);
                 }
             }
         }

@@ -100,6 +100,8 @@ pub enum Type {
         size: u32,
         /// Whether its values have a sign.
         signed: bool,
+        /// In their order; a negative value as its two's complement.
+        values: Vec<(String, u64)>,
     },
     /// Another name for a type.
     Typedef {
@@ -349,13 +351,20 @@ fn read_type(reader: &mut Reader<'_>, strings: &[u8]) -> Result<Type, BtfError> 
             }
             Type::Struct { name, size: size_or_type, members }
         }
-        6 => {
-            reader.skip(length, 8)?;
-            Type::Enum { size: size_or_type, signed: flag }
-        }
-        19 => {
-            reader.skip(length, 12)?;
-            Type::Enum { size: size_or_type, signed: flag }
+        6 | 19 => {
+            let is_long = (info >> 24) & 0x1f == 19;
+            let mut values = Vec::new();
+            for _ in 0..length {
+                let value = string(strings, reader.u32()?)?;
+                let low = reader.u32()?;
+                let number = match (is_long, flag) {
+                    (true, _) => u64::from(reader.u32()?) << 32 | u64::from(low),
+                    (false, true) => i64::from(low.cast_signed()).cast_unsigned(),
+                    (false, false) => low.into(),
+                };
+                values.push((value, number));
+            }
+            Type::Enum { size: size_or_type, signed: flag, values }
         }
         8 => Type::Typedef { name, target: TypeId(size_or_type) },
         9..=11 | 18 => Type::Qualifier(TypeId(size_or_type)),

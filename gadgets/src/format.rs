@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -9,27 +10,38 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::errno;
-use crate::record::Value;
+use crate::names::{capability, errno, open_flags, syscall};
+use crate::record::{List, Value};
 use crate::schema::{Field, Kind};
 
 /// Stands for what was cut off.
 const ELLIPSIS: &str = "…";
 
 /// Adds a value as a table shows it: one line, without anything that a terminal would obey.
-pub fn cell(value: &Value<'_>, kind: Kind, out: &mut String) {
+pub fn cell(value: &Value<'_>, field: &Field, out: &mut String) {
     // Writing to a String cannot fail.
     let _ = match value {
-        Value::Signed(number) => match errno::name(*number).filter(|_| kind == Kind::Errno) {
+        Value::Signed(number) => match errno::name(*number).filter(|_| field.kind == Kind::Errno) {
             Some(name) => out.write_str(name),
             None => write!(out, "{number}"),
         },
-        Value::Unsigned(number) if kind == Kind::Duration => duration(*number, out),
-        Value::Unsigned(number) => write!(out, "{number}"),
+        Value::Unsigned(number) => match said(*number, field) {
+            Said::Number if field.kind == Kind::Duration => duration(*number, out),
+            Said::Number => write!(out, "{number}"),
+            Said::Name(name) => out.write_str(&name),
+            Said::Names(names) if names.is_empty() => out.write_str("0"),
+            Said::Names(names) => out.write_str(&names.join("|")),
+        },
+        Value::Endpoint(address, port) => write!(out, "{}", SocketAddr::new(*address, *port)),
         Value::Bool(truth) => write!(out, "{truth}"),
         Value::Text { bytes, cut } => {
             escape(bytes, out);
             out.write_str(if *cut { ELLIPSIS } else { "" })
+        }
+        Value::Path(names) => {
+            let _ = out.write_str(if names.cut { ELLIPSIS } else { "" });
+            escape(&joined(names), out);
+            Ok(())
         }
         Value::List(list) => {
             for (index, text) in list.iter().enumerate() {
@@ -47,11 +59,19 @@ pub fn cell(value: &Value<'_>, kind: Kind, out: &mut String) {
 /// Adds a value to a JSON object: `"name":value` and its companions, each behind a comma.
 ///
 /// Text that is not UTF-8 has its bytes replaced by U+FFFD, and the bytes themselves in `NAME_base64`. `NAME_truncated`
-/// is there, and true, if something was cut off. A number that has a name has it in `NAME_name`.
+/// is there, and true, if something was cut off. A result that has a name has it in `NAME_name`. What is no quantity has
+/// its name instead of its number, and flags have a list of names; an endpoint is an object.
 pub fn json(value: &Value<'_>, field: &Field, out: &mut Vec<u8>) {
     let name = &field.name;
     match value {
-        Value::Unsigned(number) => member(name, "", number, out),
+        Value::Unsigned(number) => match said(*number, field) {
+            Said::Number => member(name, "", number, out),
+            Said::Name(text) => member(name, "", &text, out),
+            Said::Names(names) => member(name, "", &names, out),
+        },
+        Value::Endpoint(address, port) => {
+            member(name, "", &Endpoint { address: &address.to_string(), port: *port }, out);
+        }
         Value::Signed(number) => {
             member(name, "", number, out);
             if field.kind == Kind::Errno
@@ -61,16 +81,10 @@ pub fn json(value: &Value<'_>, field: &Field, out: &mut Vec<u8>) {
             }
         }
         Value::Bool(truth) => member(name, "", truth, out),
-        Value::Text { bytes, cut } => {
-            match std::str::from_utf8(bytes) {
-                Ok(text) => member(name, "", text, out),
-                Err(_) => {
-                    member(name, "", &String::from_utf8_lossy(bytes), out);
-                    member(name, "_base64", &BASE64_STANDARD.encode(bytes), out);
-                }
-            }
-            truncated(*cut, field, out);
-        }
+        Value::Text { bytes, cut } => text(bytes, *cut, field, out),
+        // Nobody asked for it.
+        Value::Path(names) if names.is_empty() => {}
+        Value::Path(names) => text(&joined(names), names.cut, field, out),
         Value::List(list) => {
             let texts: Vec<_> = list.iter().map(String::from_utf8_lossy).collect();
             member(name, "", &texts, out);
@@ -84,6 +98,66 @@ pub fn json(value: &Value<'_>, field: &Field, out: &mut Vec<u8>) {
     }
 }
 
+/// An endpoint in JSON.
+#[derive(Serialize)]
+struct Endpoint<'a> {
+    address: &'a str,
+    port: u16,
+}
+
+/// What stands for a number.
+enum Said<'a> {
+    /// Itself.
+    Number,
+    Name(Cow<'a, str>),
+    /// Each for some of its bits.
+    Names(Vec<Cow<'a, str>>),
+}
+
+/// Names of bits, and the bits that have none.
+fn all_names((names, rest): (Vec<&str>, u64)) -> Said<'_> {
+    let rest = (rest != 0).then(|| Cow::Owned(format!("{rest:#x}")));
+    Said::Names(names.into_iter().map(Cow::Borrowed).chain(rest).collect())
+}
+
+fn said(number: u64, field: &Field) -> Said<'_> {
+    let name = |name: Option<&'static str>| name.map_or(Said::Number, |name| Said::Name(name.into()));
+    match field.kind {
+        Kind::Enum => {
+            let known = field.values.iter().find(|known| known.value == number);
+            known.map_or(Said::Number, |known| Said::Name(known.name.as_str().into()))
+        }
+        Kind::Flags => {
+            all_names(open_flags::of_bits(number, field.values.iter().map(|known| (known.name.as_str(), known.value))))
+        }
+        Kind::OpenFlags => all_names(open_flags::names(number)),
+        Kind::Capability => name(capability::name(number)),
+        Kind::SyscallX86_64 => name(syscall::on_x86_64(number)),
+        Kind::SyscallX86 => name(syscall::on_x86(number)),
+        Kind::SyscallAarch64 => name(syscall::on_aarch64(number)),
+        Kind::SyscallArm => name(syscall::on_arm(number)),
+        Kind::Mode => Said::Name(format!("{number:04o}").into()),
+        _ => Said::Number,
+    }
+}
+
+fn text(bytes: &[u8], cut: bool, field: &Field, out: &mut Vec<u8>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => member(&field.name, "", text, out),
+        Err(_) => {
+            member(&field.name, "", &String::from_utf8_lossy(bytes), out);
+            member(&field.name, "_base64", &BASE64_STANDARD.encode(bytes), out);
+        }
+    }
+    truncated(cut, field, out);
+}
+
+/// A path as it is written, of its names from the inside out.
+fn joined(names: &List<'_>) -> Vec<u8> {
+    let names: Vec<&[u8]> = names.iter().collect();
+    names.iter().rev().flat_map(|name| [b"/", *name].concat()).collect()
+}
+
 fn truncated(cut: bool, field: &Field, out: &mut Vec<u8>) {
     if cut {
         member(&field.name, "_truncated", &true, out);
@@ -95,6 +169,13 @@ pub fn member<T: Serialize + ?Sized>(name: &str, suffix: &str, value: &T, out: &
     [",\"", name, suffix, "\":"].iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
     // Strings, numbers, and lists and maps of them: none can fail.
     let _ = serde_json::to_writer(out, value);
+}
+
+/// A text that others chose, as one harmless line: see [`escape`].
+pub fn escaped(text: &str) -> String {
+    let mut line = String::new();
+    escape(text.as_bytes(), &mut line);
+    line
 }
 
 /// Adds text in a form that a terminal shows and does not obey: control characters, bytes that are not UTF-8 and
@@ -238,6 +319,7 @@ impl TimeFormat {
 mod tests {
     use super::*;
     use crate::record::{HEADER_SIZE, records};
+    use crate::schema::NamedValue;
     use proptest::prelude::*;
 
     fn escaped(text: &[u8]) -> String {
@@ -246,9 +328,14 @@ mod tests {
         out
     }
 
+    fn field_of(kind: Kind) -> Field {
+        let values = [("one", 1), ("four", 4)].map(|(name, value)| NamedValue { name: name.into(), value });
+        Field { name: "f".into(), offset: 0, size: 4, kind, values: values.into(), doc: String::new() }
+    }
+
     fn cell_of(value: &Value<'_>, kind: Kind) -> String {
         let mut out = String::new();
-        cell(value, kind, &mut out);
+        cell(value, &field_of(kind), &mut out);
         out
     }
 
@@ -257,9 +344,8 @@ mod tests {
     }
 
     fn as_json(value: &Value<'_>, kind: Kind) -> serde_json::Value {
-        let field = Field { name: "f".into(), offset: 0, size: 4, kind, doc: String::new() };
         let mut out = Vec::new();
-        json(value, &field, &mut out);
+        json(value, &field_of(kind), &mut out);
         out[0] = b'{';
         out.push(b'}');
         serde_json::from_slice(&out).expect("JSON")
@@ -275,8 +361,14 @@ mod tests {
         let size = bytes.len() as u32;
         bytes[..4].copy_from_slice(&size.to_le_bytes());
         let record = records(&bytes).next().expect("one").expect("a record");
-        let field =
-            Field { name: "f".into(), offset: HEADER_SIZE as u32, size: 4, kind: Kind::Strings, doc: String::new() };
+        let field = Field {
+            name: "f".into(),
+            offset: HEADER_SIZE as u32,
+            size: 4,
+            kind: Kind::Strings,
+            values: Vec::new(),
+            doc: String::new(),
+        };
         check(&record.value(&field).expect("a value"));
     }
 
@@ -296,11 +388,47 @@ mod tests {
     }
 
     #[test]
+    fn paths_are_written_from_the_outside() {
+        with_list(&[b"passwd".into(), b"etc".into()], |value| {
+            let Value::List(names) = value else { panic!("no list") };
+            assert_eq!(cell_of(&Value::Path(*names), Kind::Path), "/etc/passwd");
+            assert_eq!(as_json(&Value::Path(*names), Kind::Path), serde_json::json!({"f": "/etc/passwd"}));
+        });
+        with_list(&[b"".into()], |value| {
+            let Value::List(root) = value else { panic!("no list") };
+            assert_eq!(cell_of(&Value::Path(*root), Kind::Path), "/");
+        });
+    }
+
+    #[test]
     fn results_have_names() {
         assert_eq!(cell_of(&Value::Signed(-2), Kind::Errno), "ENOENT");
         assert_eq!(cell_of(&Value::Signed(0), Kind::Errno), "0");
         assert_eq!(as_json(&Value::Signed(-2), Kind::Errno), serde_json::json!({"f": -2, "f_name": "ENOENT"}));
         assert_eq!(as_json(&Value::Signed(0), Kind::Errno), serde_json::json!({"f": 0}));
+    }
+
+    #[test]
+    fn numbers_that_are_no_quantities_have_names() {
+        let both = |number, kind| (cell_of(&Value::Unsigned(number), kind), as_json(&Value::Unsigned(number), kind));
+        let same = |text: &str| (text.to_owned(), serde_json::json!({"f": text}));
+        assert_eq!(both(4, Kind::Enum), same("four"));
+        assert_eq!(both(5, Kind::Enum), ("5".into(), serde_json::json!({"f": 5})));
+        assert_eq!(both(21, Kind::Capability), same("CAP_SYS_ADMIN"));
+        assert_eq!(both(59, Kind::SyscallX86_64), same("execve"));
+        assert_eq!(both(0o644, Kind::Mode), same("0644"));
+        assert_eq!(both(13, Kind::Flags), ("one|four|0x8".into(), serde_json::json!({"f": ["one", "four", "0x8"]})));
+        assert_eq!(both(0, Kind::Flags), ("0".into(), serde_json::json!({"f": []})));
+        assert_eq!(both(0o101, Kind::OpenFlags).0, "O_WRONLY|O_CREAT");
+    }
+
+    #[test]
+    fn endpoints_are_written_as_people_write_them() {
+        let endpoint = |address: &str| Value::Endpoint(address.parse().expect("an address"), 80);
+        assert_eq!(cell_of(&endpoint("10.0.0.1"), Kind::Endpoint), "10.0.0.1:80");
+        assert_eq!(cell_of(&endpoint("fe80::1"), Kind::Endpoint), "[fe80::1]:80");
+        let json = as_json(&endpoint("::1"), Kind::Endpoint);
+        assert_eq!(json, serde_json::json!({"f": {"address": "::1", "port": 80}}));
     }
 
     #[test]

@@ -3,20 +3,25 @@
 //!
 //! - [`btf`] and [`schema`]: what a gadget's records look like, read from its object
 //! - [`catalogue`]: what the object cannot say: summary, parameters, columns, hook variants
-//! - [`spec`]: what is asked for
+//! - [`spec`]: what is asked for: of whom ([`labels`], [`workload`], [`tasks`]), how much
 //! - [`wire`]: the frames of a session; [`decoder`] reads them
+//! - [`interval`]: when sampled gadgets show what has come
 //! - [`diagnosis`]: what an agent finds when it looks at its host
-//! - [`record`] and [`format`](mod@format): from raw records to what a person or a program reads
+//! - [`record`], [`names`] and [`format`](mod@format): from raw records to what a person or a program reads
 
 pub mod btf;
 pub mod catalogue;
 pub mod decoder;
 pub mod diagnosis;
-pub mod errno;
+mod dictionary;
 pub mod format;
+pub mod interval;
 pub mod labels;
+pub mod names;
 pub mod record;
 pub mod schema;
 pub mod shares;
 pub mod spec;
+pub mod tasks;
 pub mod wire;
+pub mod workload;

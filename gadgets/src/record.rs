@@ -3,6 +3,8 @@
 //! The layout is `struct gadget_header` of `bpf/include/gadget.h`, then the gadget's fields, then tails. Records are
 //! read byte by byte at checked places; nothing is transmuted, and a record that lies about itself is an error.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use thiserror::Error;
 
 use crate::schema::{Field, Kind};
@@ -11,6 +13,8 @@ use crate::schema::{Field, Kind};
 pub const HEADER_SIZE: usize = 32;
 /// In [`Header::flags`]: the event is a runtime's own, on the way to the container's program.
 pub const FLAG_SETUP: u16 = 0x1;
+/// In [`Header::flags`]: whose the socket is was recorded when it was used, since the kernel does not keep it.
+pub const FLAG_RECORDED_OWNER: u16 = 0x2;
 
 const TAIL_CUT: u16 = 0x8000;
 
@@ -21,7 +25,7 @@ pub struct Header {
     pub size: u32,
     /// Which stream of the gadget.
     pub stream: u16,
-    /// [`FLAG_SETUP`].
+    /// [`FLAG_SETUP`], [`FLAG_RECORDED_OWNER`].
     pub flags: u16,
     /// CLOCK_BOOTTIME, ns.
     pub time: u64,
@@ -114,6 +118,10 @@ pub enum Value<'a> {
     },
     /// A list of texts. `cut` if something is missing at the end.
     List(List<'a>),
+    /// The names on the way to a file, innermost first. `cut` if the outermost are missing.
+    Path(List<'a>),
+    /// An address, IPv4 not written as IPv6, and a port.
+    Endpoint(IpAddr, u16),
     /// Anything else.
     Opaque(&'a [u8]),
 }
@@ -127,12 +135,17 @@ pub struct List<'a> {
 }
 
 impl<'a> List<'a> {
+    /// Whether there is no text.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// The texts.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> {
         // Each text ends with a NUL, which is no separator: "a\0" is one text and "\0" an empty one.
         let bytes = self.bytes.strip_suffix(b"\0").unwrap_or(self.bytes);
         let mut parts = bytes.split(|&byte| byte == 0);
-        if self.bytes.is_empty() {
+        if self.is_empty() {
             parts.next();
         }
         parts
@@ -163,11 +176,28 @@ impl<'a> Record<'a> {
                 let (bytes, cut) = self.tail(bytes).ok_or_else(outside)?;
                 Value::List(List { bytes, cut })
             }
+            Kind::Path => {
+                let (bytes, cut) = self.tail(bytes).ok_or_else(outside)?;
+                Value::Path(List { bytes, cut })
+            }
             Kind::Signed | Kind::Errno => Value::Signed(signed(bytes).ok_or_else(outside)?),
             Kind::Bool => Value::Bool(unsigned(bytes).ok_or_else(outside)? != 0),
-            Kind::Unsigned | Kind::Pid | Kind::Uid | Kind::Bytes | Kind::Duration => {
-                Value::Unsigned(unsigned(bytes).ok_or_else(outside)?)
-            }
+            Kind::Endpoint | Kind::Peer | Kind::PolicyPeer => endpoint(bytes).ok_or_else(outside)?,
+            Kind::Unsigned
+            | Kind::Pid
+            | Kind::Uid
+            | Kind::Bytes
+            | Kind::Duration
+            | Kind::Enum
+            | Kind::Flags
+            | Kind::OpenFlags
+            | Kind::Mode
+            | Kind::Capability
+            | Kind::KernelStack
+            | Kind::SyscallX86_64
+            | Kind::SyscallX86
+            | Kind::SyscallAarch64
+            | Kind::SyscallArm => Value::Unsigned(unsigned(bytes).ok_or_else(outside)?),
         })
     }
 
@@ -179,6 +209,11 @@ impl<'a> Record<'a> {
         let end = start + usize::from(length & !TAIL_CUT);
         Some((self.bytes.get(start..end)?, length & TAIL_CUT != 0))
     }
+}
+
+fn endpoint(bytes: &[u8]) -> Option<Value<'_>> {
+    let (address, port) = bytes.split_first_chunk::<16>()?;
+    Some(Value::Endpoint(Ipv6Addr::from(*address).to_canonical(), u16::from_le_bytes(port.try_into().ok()?)))
 }
 
 fn unsigned(bytes: &[u8]) -> Option<u64> {
@@ -199,7 +234,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn field(kind: Kind, size: u32) -> Field {
-        Field { name: "f".into(), offset: HEADER_SIZE as u32, size, kind, doc: String::new() }
+        Field { name: "f".into(), offset: HEADER_SIZE as u32, size, kind, values: Vec::new(), doc: String::new() }
     }
 
     fn record(payload: &[u8]) -> Vec<u8> {
@@ -236,10 +271,7 @@ mod tests {
     }
 
     fn any_kind() -> impl Strategy<Value = Kind> {
-        use Kind::*;
-        proptest::sample::select(vec![
-            Unsigned, Signed, Bool, Pid, Uid, Errno, Bytes, Duration, Text, String, Strings, Opaque,
-        ])
+        proptest::sample::select(Kind::ALL.to_vec())
     }
 
     proptest! {
@@ -257,7 +289,7 @@ mod tests {
                 batch[0..4].copy_from_slice(&length.to_le_bytes());
             }
             let (offset, size) = if small { (offset % 300, size % 16) } else { (offset, size) };
-            let field = Field { name: "f".into(), offset, size, kind, doc: std::string::String::new() };
+            let field = Field { name: "f".into(), offset, size, kind, values: Vec::new(), doc: std::string::String::new() };
             let mut total = 0;
             for record in records(&batch).map_while(Result::ok) {
                 total += record.bytes.len();

@@ -13,17 +13,22 @@ const STREAM_SECTION: &str = ".gadget.streams";
 const STREAM_PREFIX: &str = "gadget_stream_";
 const HEADER_STRUCT: &str = "gadget_header";
 const DOC_TAG: &str = "doc:";
+const FLAGS_TAG: &str = "flags";
 /// Deepest nesting of structs that is flattened into fields.
 const MAX_NESTING: usize = 4;
 /// Most fields that a schema has, all streams together: structs in structs multiply, and every event shows all of its.
 const MAX_FIELDS: usize = 256;
 /// Most bytes of a stream's struct: the offsets of tails behind it have 16 bits.
 const MAX_SIZE: u32 = u16::MAX as u32;
-/// Longest name of a field, in bytes.
+/// Most values of a field that have names.
+const MAX_VALUES: usize = 256;
+/// Longest name of a field or value, in bytes.
 const MAX_NAME: usize = 255;
+/// Bytes of `struct gadget_endpoint`: 16 of the address (IPv4 as IPv6 has it), 2 of the port.
+pub(crate) const ENDPOINT_SIZE: u32 = 18;
 /// What the client says of every event itself. A field of such a name could make it another's.
-const RESERVED: [&str; 10] =
-    ["type", "node", "namespace", "pod", "container", "owner", "labels", "time", "cgroup", "setup"];
+const RESERVED: [&str; 11] =
+    ["type", "node", "namespace", "pod", "container", "owner", "labels", "time", "cgroup", "setup", "recorded_owner"];
 
 /// All streams of a gadget. Wherever it comes from, it keeps the rules of `gadget.h`: what is read from an object or
 /// from a peer is refused otherwise.
@@ -64,9 +69,21 @@ pub struct Field {
     pub size: u32,
     /// What it means.
     pub kind: Kind,
+    /// What its values are called, or, of flags, its bits: in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<NamedValue>,
     /// What it is, in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub doc: String,
+}
+
+/// A value that has a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedValue {
+    /// Its name, as an enumerator in C.
+    pub name: String,
+    /// The value.
+    pub value: u64,
 }
 
 /// What a field means, and so how it is shown.
@@ -89,18 +106,76 @@ pub enum Kind {
     Bytes,
     /// Nanoseconds.
     Duration,
+    /// One of the values that have names.
+    Enum,
+    /// Some of the bits that have names.
+    Flags,
+    /// Flags of open(2), numbered as on x86-64.
+    OpenFlags,
+    /// Permissions of a file.
+    Mode,
+    /// A capability's number.
+    Capability,
+    /// The number of a stack of the kernel, which the dictionary knows.
+    KernelStack,
+    /// A system call's number on x86-64.
+    SyscallX86_64,
+    /// The same of a program of 32 bits.
+    SyscallX86,
+    /// A system call's number on arm64.
+    SyscallAarch64,
+    /// The same of a program of 32 bits.
+    SyscallArm,
+    /// An address of IP and a port.
+    Endpoint,
+    /// The same of somebody else, whose name says more.
+    Peer,
+    /// The same with all that a NetworkPolicy can select it by.
+    PolicyPeer,
     /// Text in an array of bytes, up to its first NUL.
     Text,
     /// A string that follows the struct.
     String,
     /// A list of strings that follows the struct.
     Strings,
+    /// Names of directories, innermost first, that follow the struct.
+    Path,
     /// Of a newer peer, or an array or union: shown as bytes.
     #[serde(other)]
     Opaque,
 }
 
 impl Kind {
+    /// Each of them.
+    pub const ALL: [Self; 26] = [
+        Self::Unsigned,
+        Self::Signed,
+        Self::Bool,
+        Self::Pid,
+        Self::Uid,
+        Self::Errno,
+        Self::Bytes,
+        Self::Duration,
+        Self::Enum,
+        Self::Flags,
+        Self::OpenFlags,
+        Self::Mode,
+        Self::Capability,
+        Self::KernelStack,
+        Self::SyscallX86_64,
+        Self::SyscallX86,
+        Self::SyscallAarch64,
+        Self::SyscallArm,
+        Self::Endpoint,
+        Self::Peer,
+        Self::PolicyPeer,
+        Self::Text,
+        Self::String,
+        Self::Strings,
+        Self::Path,
+        Self::Opaque,
+    ];
+
     /// The meaning that a typedef of `gadget.h` gives.
     fn of_typedef(name: &str) -> Option<Self> {
         Some(match name {
@@ -109,15 +184,32 @@ impl Kind {
             "gadget_errno" => Self::Errno,
             "gadget_bytes" => Self::Bytes,
             "gadget_duration" => Self::Duration,
+            "gadget_open_flags" => Self::OpenFlags,
+            "gadget_mode" => Self::Mode,
+            "gadget_capability" => Self::Capability,
+            "gadget_kernel_stack" => Self::KernelStack,
+            "gadget_syscall_x86_64" => Self::SyscallX86_64,
+            "gadget_syscall_x86" => Self::SyscallX86,
+            "gadget_syscall_aarch64" => Self::SyscallAarch64,
+            "gadget_syscall_arm" => Self::SyscallArm,
+            "gadget_endpoint" => Self::Endpoint,
+            "gadget_peer" => Self::Peer,
+            "gadget_policy_peer" => Self::PolicyPeer,
             "gadget_string" => Self::String,
             "gadget_strings" => Self::Strings,
+            "gadget_path" => Self::Path,
             _ => return None,
         })
     }
 
+    /// Whether somebody is behind it who has a name.
+    pub fn is_peer(self) -> bool {
+        matches!(self, Self::Peer | Self::PolicyPeer)
+    }
+
     /// Whether its value lies behind the struct.
     pub fn is_tail(self) -> bool {
-        matches!(self, Self::String | Self::Strings)
+        matches!(self, Self::String | Self::Strings | Self::Path)
     }
 
     /// Whether it is text or a list of texts.
@@ -227,16 +319,22 @@ impl Stream {
 
 impl Field {
     fn check(&self) -> Result<(), String> {
-        let Self { name, size, .. } = self;
+        let Self { name, size, values, .. } = self;
         let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_' || character == '.';
-        if !(1..=MAX_NAME).contains(&name.len()) || !name.chars().all(is_part) {
-            return Err(format!("the name of a field is not 1 to {MAX_NAME} letters, digits and underscores"));
+        let is_name = |name: &str| (1..=MAX_NAME).contains(&name.len()) && name.chars().all(is_part);
+        if !is_name(name) || !values.iter().all(|value| is_name(&value.name)) {
+            return Err(format!("the name of a field or value is not 1 to {MAX_NAME} letters, digits and underscores"));
+        }
+        if values.len() > MAX_VALUES {
+            return Err(too_many_values(name, values.len()));
         }
         if RESERVED.contains(&name.as_str()) {
             return Err(format!("a field cannot be called {name}: every event has that"));
         }
         let is_right = match self.kind {
-            Kind::String | Kind::Strings => *size == 4,
+            Kind::String | Kind::Strings | Kind::Path => *size == 4,
+            Kind::Endpoint | Kind::Peer | Kind::PolicyPeer => *size == ENDPOINT_SIZE,
+            Kind::KernelStack => *size == 8,
             Kind::Text | Kind::Opaque => true,
             _ => matches!(size, 1 | 2 | 4 | 8),
         };
@@ -318,18 +416,32 @@ fn read_members(
         }
         let size = btf.size_of(member.type_id).and_then(|size| u32::try_from(size).ok());
         let size = size.ok_or_else(|| format!("{name} has no size (records carry no pointers)"))?;
-        let kind = meaning.or_else(|| plain_kind(btf, member.type_id)).unwrap_or(Kind::Opaque);
+        let is_flags = btf.member_tags(struct_id, index).any(|tag| tag == FLAGS_TAG);
+        let (mut kind, mut values) = (meaning, Vec::new());
+        if let (None, Some(Type::Enum { values: named, .. })) = (kind, btf.resolve(member.type_id)) {
+            // Before they are copied: any number of members may be of it.
+            if named.len() > MAX_VALUES {
+                return Err(too_many_values(&name, named.len()));
+            }
+            kind = Some(if is_flags { Kind::Flags } else { Kind::Enum });
+            values = named.iter().map(|(name, value)| NamedValue { name: name.clone(), value: *value }).collect();
+        }
+        let kind = kind.or_else(|| plain_kind(btf, member.type_id)).unwrap_or(Kind::Opaque);
         let doc = btf.member_tags(struct_id, index).find_map(|tag| tag.strip_prefix(DOC_TAG)).unwrap_or_default();
-        fields.push(Field { name, offset, size, kind, doc: doc.to_owned() });
+        fields.push(Field { name, offset, size, kind, values, doc: doc.to_owned() });
     }
     Ok(())
+}
+
+fn too_many_values(name: &str, count: usize) -> String {
+    format!("{name} has {count} values with names: at most {MAX_VALUES} are allowed")
 }
 
 fn plain_kind(btf: &Btf, type_id: TypeId) -> Option<Kind> {
     Some(match btf.resolve(type_id)? {
         Type::Int { encoding: IntEncoding::Bool, .. } => Kind::Bool,
-        Type::Int { encoding: IntEncoding::Signed, .. } | Type::Enum { signed: true, .. } => Kind::Signed,
-        Type::Int { .. } | Type::Enum { .. } => Kind::Unsigned,
+        Type::Int { encoding: IntEncoding::Signed, .. } => Kind::Signed,
+        Type::Int { .. } => Kind::Unsigned,
         Type::Array { element, .. } => match btf.resolve(*element)? {
             Type::Int { size: 1, encoding: IntEncoding::Signed | IntEncoding::Char } => Kind::Text,
             _ => Kind::Opaque,
@@ -405,6 +517,29 @@ mod tests {
             assert!(matches!(read(members, depth), Err(SchemaError::Stream { .. })), "{members} members");
         }
         assert!(matches!(read(1, 5), Err(SchemaError::Stream { .. })));
+    }
+
+    /// BTF with one stream, of a header and a member of an enum.
+    fn with_enum(values: u32) -> Vec<u8> {
+        let (header, stream, section, member) = (1, 15, 31, 47);
+        let strings = b"\0gadget_header\0gadget_stream_0\0.gadget.streams\0f\0";
+        let [int, structure, enumeration, variable, variables] = [1u32, 4, 6, 14, 15].map(|kind| kind << 24);
+        let mut types = vec![0, int, 4, 32, header, structure, 32, 0, enumeration | values, 4];
+        types.extend((0..values).flat_map(|value| [member, value]));
+        types.extend([0, structure | 2, 64, header, 2, 0, member, 3, 32 * 8]);
+        types.extend([stream, variable, 4, 1, section, variables | 1, 64, 5, 0, 64]);
+        raw(&types, strings)
+    }
+
+    #[test]
+    fn values_with_names_do_not_grow_without_bound() {
+        let read = |values| Schema::from_btf(&Btf::parse(&with_enum(values)).expect("BTF"));
+        let schema = read(MAX_VALUES as u32).expect("a schema");
+        assert_eq!(
+            (schema.streams[0].fields[0].kind, schema.streams[0].fields[0].values.len()),
+            (Kind::Enum, MAX_VALUES)
+        );
+        assert!(matches!(read(MAX_VALUES as u32 + 1), Err(SchemaError::Stream { .. })));
     }
 
     /// What a peer says of the field of a stream of 64 bytes.

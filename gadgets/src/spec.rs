@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::labels::LabelSelector;
+use crate::tasks::TaskFilter;
+use crate::workload::Workload;
 
 /// Smallest ring that can be asked for, in bytes.
 pub const RING_BYTES_MIN: u32 = 64 << 10;
@@ -12,6 +14,13 @@ pub const RING_BYTES_MIN: u32 = 64 << 10;
 pub const RING_BYTES_MAX: u32 = 256 << 20;
 /// The ring if nothing is asked for, in bytes.
 pub const RING_BYTES_DEFAULT: u32 = 4 << 20;
+
+/// How often a gadget can be sampled at most, in ms.
+pub const INTERVAL_MS_MIN: u32 = 250;
+/// And at least.
+pub const INTERVAL_MS_MAX: u32 = 3_600_000;
+/// If nothing is asked for.
+pub const INTERVAL_MS_DEFAULT: u32 = 1000;
 
 /// One run of a gadget.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,12 +30,18 @@ pub struct RunSpec {
     /// Whose events.
     #[serde(default)]
     pub selector: Selector,
+    /// Which tasks' events, among those.
+    #[serde(default, skip_serializing_if = "TaskFilter::is_any")]
+    pub tasks: TaskFilter,
     /// Values of the gadget's parameters, by name; those left out have their defaults.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
     /// Variants to use, by hook; for those left out the agent takes the best that loads.
     #[serde(default)]
     pub variants: BTreeMap<String, String>,
+    /// Of a sampled gadget: how often, in ms, [`INTERVAL_MS_MIN`] to [`INTERVAL_MS_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_ms: Option<u32>,
     /// What it may use.
     #[serde(default)]
     pub limits: Limits,
@@ -46,14 +61,29 @@ pub struct Selector {
     pub pods: Vec<String>,
     /// Labels of pods. What is in no pod has none, and a pod whose labels are not known is not selected.
     pub labels: LabelSelector,
+    /// Pods that are or belong to one of these. What is not known of a pod's owners is not selected.
+    pub workloads: Vec<Workload>,
     /// Names of containers.
     pub containers: Vec<String>,
     /// Paths in the cgroup hierarchy: each with everything below it. Any cgroup can be named.
     pub cgroups: Vec<String>,
-    /// Everything on the node, in containers and outside.
-    pub host: bool,
+    /// What is outside of containers.
+    pub host: Host,
     /// Also what belongs to the machinery: sandboxes, and a runtime's own steps on the way into a container.
     pub machinery: bool,
+}
+
+/// How much of a node is wanted beside what the lists of a [`Selector`] say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Host {
+    /// Nothing: the lists decide.
+    #[default]
+    None,
+    /// Everything on the node, in containers and outside.
+    All,
+    /// Everything outside of pods and containers, and nothing in them.
+    Outside,
 }
 
 /// What a run may use.

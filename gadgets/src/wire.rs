@@ -1,4 +1,4 @@
-//! The frames of a session. All wire types live here.
+//! The frames of a session. All wire types live here, but for what is in dictionaries.
 //!
 //! A frame is `u32 length, u8 type, payload`, little-endian; `length` counts the payload and is at most
 //! [`MAX_PAYLOAD`]. A [`Frame::Batch`] carries records as the kernel wrote them (see [`crate::record`]); every other
@@ -16,8 +16,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use crate::dictionary::{CgroupEntry, Dictionary, StackEntry};
 use crate::schema::Schema;
 use crate::spec::RunSpec;
+use crate::tasks::TaskFilter;
 
 /// Version of the frames. Peers whose versions differ by at most one understand each other.
 pub const VERSION: u16 = 1;
@@ -175,6 +177,9 @@ pub struct Running {
     pub gadget: String,
     /// Values of its constants.
     pub parameters: BTreeMap<String, u64>,
+    /// Which tasks it is about.
+    #[serde(skip_serializing_if = "TaskFilter::is_any")]
+    pub tasks: TaskFilter,
     /// Size of its ring.
     pub ring_bytes: u32,
     /// All that it takes in the kernel: its ring, and what it has for each processor.
@@ -199,51 +204,6 @@ pub struct Program {
     pub holder: String,
     /// Whether it is this agent's.
     pub own: bool,
-}
-
-/// Names for ids.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dictionary {
-    /// A later entry for the same cgroup replaces the earlier.
-    #[serde(default)]
-    pub cgroups: Vec<CgroupEntry>,
-    /// Ids that can be forgotten: none of these cgroups exists any more.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gone: Vec<u64>,
-}
-
-/// Who a cgroup belongs to. What is not known is left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct CgroupEntry {
-    /// Id in the hierarchy that the agent follows.
-    pub cgroup: u64,
-    /// Path there.
-    pub path: String,
-    /// The pod's namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
-    /// The pod's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
-    /// The pod's UID, or the hash of a static pod.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pod_uid: Option<String>,
-    /// The container's name in its pod; outside pods what its runtime calls it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub container: Option<String>,
-    /// The runtime's id of the container.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub container_id: Option<String>,
-    /// The pod's labels.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// The pod's owner, `kind/name`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
-    /// It is the pod's sandbox ("pause").
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub sandbox: bool,
 }
 
 /// Where records can be lost. The names are part of the interface.
@@ -501,6 +461,7 @@ mod tests {
         let schema = Schema::from_object(bpf::object("execsnoop").expect("an object")).expect("a schema");
         let run = RunSpec { gadget: "execsnoop".into(), ..RunSpec::default() };
         let entry = CgroupEntry { cgroup: 7, path: "/a".into(), pod: Some("web".into()), ..CgroupEntry::default() };
+        let stack = StackEntry { number: 8, frames: vec!["cap_capable+0x1".into()] };
         let loss = Loss {
             stage: Stage::KernelRing,
             reason: "ring full".into(),
@@ -513,7 +474,7 @@ mod tests {
         vec![
             Frame::Hello(Box::new(Hello { version: VERSION, run: Some(run), ..Hello::default() })),
             Frame::Schema(schema),
-            Frame::Dictionary(Dictionary { cgroups: vec![entry], gone: vec![6] }),
+            Frame::Dictionary(Dictionary { cgroups: vec![entry], gone: vec![6], stacks: vec![stack] }),
             Frame::Batch(vec![0, 1, 2, 255]),
             Frame::Loss(loss),
             Frame::Gap(Gap { from_ns: 1, to_ns: 2, reason: "why".into() }),

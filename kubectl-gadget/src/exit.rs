@@ -6,6 +6,7 @@
 //! | 1 | something failed, or the stream is incomplete |
 //! | 2 | the command line makes no sense |
 //! | 3 | events were lost or may be missing, and `--fail-on-loss` was given |
+//! | 4 | a check found something that would not be let through |
 //! | 130, 143 | ended by SIGINT (Ctrl-C), SIGTERM, after everything was cleaned up |
 
 use std::process::ExitCode;
@@ -20,6 +21,8 @@ pub(crate) enum End {
     Done,
     /// It did its work, but events were lost and the user wants to know.
     Lost,
+    /// A check found something that would not be let through.
+    Refused,
     /// By a signal with this number.
     Signal(u8),
 }
@@ -29,6 +32,7 @@ impl End {
         match self {
             Self::Done => ExitCode::SUCCESS,
             Self::Lost => ExitCode::from(3),
+            Self::Refused => ExitCode::from(4),
             Self::Signal(number) => ExitCode::from(128 + number),
         }
     }

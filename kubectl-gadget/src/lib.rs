@@ -7,8 +7,10 @@
 //! - [`status`]: what agents say of themselves
 //! - [`doctor`]: what is well and what is not
 //! - [`output`]: rows as a table or as JSON
+//! - [`advise`]: what follows from all of them; [`peers`]: who is at the other end
 //! - [`exit`]: what went wrong, and the exit code that says so; [`notice`]: what else a person should know
 
+mod advise;
 mod cli;
 mod cluster;
 mod deploy;
@@ -16,6 +18,7 @@ mod doctor;
 mod exit;
 mod notice;
 mod output;
+mod peers;
 mod run;
 mod status;
 

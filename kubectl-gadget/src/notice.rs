@@ -2,11 +2,9 @@
 
 use std::io::Write as _;
 
-use gadgets::format::escape;
+use gadgets::format::escaped;
 
 /// Says something on standard error, in text that others may have chosen. That nobody hears it is no error.
 pub(crate) fn notice(text: &str) {
-    let mut line = String::new();
-    escape(text.as_bytes(), &mut line);
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", escaped(text));
 }

@@ -1,13 +1,14 @@
 //! An agent whose client is the bench, frame by frame.
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use gadgets::record::records;
 use gadgets::spec::{Limits, RunSpec, Selector};
-use gadgets::wire::{Frame, Hello, Trailer, VERSION};
+use gadgets::wire::{Frame, Hello, Status, Trailer, VERSION};
 use tests::{Process, Session, agent_command};
 
 use crate::cgroup::Cgroup;
@@ -16,6 +17,23 @@ use crate::cgroup::Cgroup;
 pub(crate) fn run_of(gadget: &str, cgroup: &Cgroup, ring_bytes: Option<u32>) -> RunSpec {
     let selector = Selector { cgroups: vec![cgroup.path().to_owned()], ..Selector::default() };
     RunSpec { gadget: gadget.into(), selector, limits: Limits { ring_bytes }, ..RunSpec::default() }
+}
+
+/// What a daemon says of itself.
+pub(crate) fn status(socket: &str) -> Result<Status> {
+    let connection = UnixStream::connect(socket)?;
+    let mut session = Session::new(connection.try_clone()?, connection);
+    session.send(&Frame::Hello(Box::new(Hello { version: VERSION, status: true, ..Hello::default() })).encode()?);
+    let mut told = None;
+    // To its end, so that none of it is left there.
+    while let Some(frame) = session.next_frame() {
+        match frame {
+            Frame::Status(status) => told = Some(*status),
+            Frame::Error(failure) => bail!("the agent: {}", failure.message),
+            _ => {}
+        }
+    }
+    told.context("the agent ended")
 }
 
 /// A session in which every event is seen from now on.

@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "its own failure ends it, and whoever started it notices")]
 
 use std::ffi::{CStr, CString};
-use std::io::stdin;
+use std::io::{Read as _, Write as _, stdin};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, CpuSet, clone, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::waitpid;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, execve};
@@ -35,6 +36,9 @@ struct Args {
     /// Until this has passed, if it cannot make all in it
     #[arg(long)]
     seconds: Option<u64>,
+    /// Over how many connections in turn pings go
+    #[arg(long, default_value_t = 1)]
+    connections: u32,
     /// The processor to run on
     #[arg(long)]
     cpu: Option<usize>,
@@ -54,6 +58,12 @@ enum Kind {
     Connects,
     /// Send a DNS query to a port of its own
     Dns,
+    /// Send a byte over a connection to itself, and take it
+    Pings,
+    /// Bind a socket of UDP, and close it
+    Binds,
+    /// A system call that checks a capability, and does nothing else
+    Checks,
     /// A system call that nobody traces
     Syscalls,
 }
@@ -75,7 +85,8 @@ fn main() {
         cpus.set(cpu).unwrap();
         sched_setaffinity(Pid::from_raw(0), &cpus).unwrap();
     }
-    let mut event = args.kind.event(CString::new(args.path.into_os_string().into_vec()).unwrap());
+    let path = CString::new(args.path.into_os_string().into_vec()).unwrap();
+    let mut event = args.kind.event(path, args.connections);
     println!("ready");
     stdin().read_line(&mut String::new()).unwrap();
 
@@ -106,7 +117,7 @@ fn cpu_time() -> Duration {
 
 impl Kind {
     /// What makes one.
-    fn event(self, path: CString) -> Box<dyn FnMut()> {
+    fn event(self, path: CString, connections: u32) -> Box<dyn FnMut()> {
         match self {
             Self::Opens => Box::new(move || assert_eq!(nix::unistd::close(open(&path).unwrap()), Ok(()))),
             Self::FailingOpens => Box::new(move || assert_eq!(open(&path), Err(Errno::ENOENT))),
@@ -131,6 +142,12 @@ impl Kind {
                     assert_eq!(socket.recv(&mut buffer).unwrap(), QUERY.len());
                 })
             }
+            Self::Pings => pings(connections),
+            Self::Binds => Box::new(|| drop(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())),
+            Self::Checks => Box::new(|| {
+                // SAFETY: without a time and without a zone it sets nothing.
+                assert_eq!(unsafe { libc::syscall(libc::SYS_settimeofday, 0, 0) }, 0);
+            }),
             // SAFETY: it has no arguments and touches nothing.
             Self::Syscalls => Box::new(|| _ = unsafe { libc::syscall(libc::SYS_getppid) }),
         }
@@ -140,6 +157,23 @@ impl Kind {
 fn open(path: &CStr) -> Result<i32, Errno> {
     // SAFETY: the kernel reads a string there.
     Errno::result(unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) })
+}
+
+/// Over connections that are there before the first.
+fn pings(connections: u32) -> Box<dyn FnMut()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let connect = |_| (TcpStream::connect(address).unwrap(), listener.accept().unwrap().0);
+    let mut all: Vec<_> = (0..connections).map(connect).collect();
+    let mut next = 0;
+    Box::new(move || {
+        let (caller, answerer) = &mut all[next];
+        caller.write_all(b"!").unwrap();
+        answerer.read_exact(&mut [0]).unwrap();
+        next = (next + 1) % all.len();
+    })
 }
 
 /// Itself, in a way that ends at once.

@@ -21,6 +21,7 @@ pub(crate) struct Load {
     path: PathBuf,
     /// A second, for so many seconds at most.
     paced: Option<(u64, u64)>,
+    connections: u32,
 }
 
 impl Load {
@@ -28,27 +29,56 @@ impl Load {
     pub(crate) fn opens(folder: &Path, count: u64) -> Result<Self> {
         let path = folder.join(MARK);
         std::fs::write(&path, "").with_context(|| path.display().to_string())?;
-        Ok(Self { kind: "opens", count, path, paced: None })
+        Ok(Self { path, ..Self::syscalls(count).of("opens") })
     }
 
     /// Attempts to open a file that does not exist: little but what a tool adds.
     pub(crate) fn failing_opens(count: u64) -> Self {
-        Self { kind: "failing-opens", count, path: Path::new("/missing").join(MARK), paced: None }
+        Self { path: Path::new("/missing").join(MARK), ..Self::syscalls(count).of("failing-opens") }
+    }
+
+    /// Sockets that are bound and closed.
+    pub(crate) fn binds(count: u64) -> Self {
+        Self::syscalls(count).of("binds")
+    }
+
+    /// Connections to itself.
+    pub(crate) fn connects(count: u64) -> Self {
+        Self::syscalls(count).of("connects")
+    }
+
+    /// Checks of a capability.
+    pub(crate) fn checks(count: u64) -> Self {
+        Self::syscalls(count).of("checks")
     }
 
     /// System calls that nobody traces.
     pub(crate) fn syscalls(count: u64) -> Self {
-        Self { kind: "syscalls", count, path: MARK.into(), paced: None }
+        Self { kind: "syscalls", count, path: MARK.into(), paced: None, connections: 1 }
+    }
+
+    /// Bytes that are sent over so many connections in turn, and taken.
+    pub(crate) fn pings(connections: u32, count: u64) -> Self {
+        Self { connections, ..Self::syscalls(count).of("pings") }
+    }
+
+    /// The same at a rate, for some seconds.
+    pub(crate) fn paced(self, rate: u64, seconds: u64) -> Self {
+        Self { count: rate * seconds, paced: Some((rate, seconds)), ..self }
+    }
+
+    fn of(self, kind: &'static str) -> Self {
+        Self { kind, ..self }
     }
 
     /// Programs that are started, so many a second for some seconds, or as many as can be.
     pub(crate) fn execs(rate: u64, seconds: u64) -> Self {
-        Self { kind: "execs", count: rate * seconds, path: MARK.into(), paced: Some((rate, seconds)) }
+        Self::syscalls(0).of("execs").paced(rate, seconds)
     }
 
     /// The same with a program that does not exist: an event, too, and many more can be had.
     pub(crate) fn failing_execs(rate: u64, seconds: u64) -> Self {
-        Self { kind: "failing-execs", ..Self::execs(rate, seconds) }
+        Self::execs(rate, seconds).of("failing-execs")
     }
 
     /// The same with another path, whose events do not count.
@@ -60,6 +90,7 @@ impl Load {
     pub(crate) fn start(&self, cgroup: &Cgroup) -> Result<Generator> {
         let mut command = Command::new(dist("generator"));
         command.args([self.kind, &self.count.to_string()]).arg("--path").arg(&self.path);
+        command.args(["--connections", &self.connections.to_string()]);
         // The last processor: interrupts and all else prefer the first.
         command.args(["--cpu", &(std::thread::available_parallelism()?.get() - 1).to_string()]);
         if let Some((rate, seconds)) = self.paced {

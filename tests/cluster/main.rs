@@ -2,10 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod advise;
 mod deployment;
 mod doctor;
 mod faults;
+mod gadgets;
+mod names;
+mod outages;
+mod peers;
 mod selection;
+mod shop;
 mod status;
 mod streams;
 mod users;
+mod workloads;

@@ -1,10 +1,12 @@
 //! Events belong to the right container, from its first instruction.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use tests::{Client, Pod, bundles, loads_programs};
+use tests::{Client, Daemon, Pod, bundles, loads_programs};
+
+use super::cgroups::Cgroups;
 
 #[test]
 fn containers_that_start_during_the_run_are_seen_from_their_first_exec() {
@@ -58,60 +60,6 @@ fn sandboxes_are_shown_only_when_asked_for() {
     assert_eq!(programs(full), ["sleep", "/bin/true"]);
 }
 
-/// Cgroups made by hand, without a runtime. They are a fake of what one makes, where a step must be held up.
-struct Cgroups {
-    root: PathBuf,
-    name: String,
-}
-
-impl Cgroups {
-    fn new(name: &str) -> Self {
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let root = mounts.lines().find_map(|line| {
-            let mut words = line.split(' ');
-            let point = words.nth(1)?;
-            (words.next()? == "cgroup2").then(|| PathBuf::from(point))
-        });
-        let name = format!("gadget-test-{}-{name}", std::process::id());
-        Self { root: root.unwrap(), name }
-    }
-
-    fn path(&self, below: &str) -> String {
-        format!("/{}{below}", self.name)
-    }
-
-    fn make(&self, below: &str) -> String {
-        fs::create_dir_all(self.directory(below)).unwrap();
-        self.path(below)
-    }
-
-    fn directory(&self, below: &str) -> PathBuf {
-        self.root.join(&self.name).join(below.trim_start_matches('/'))
-    }
-
-    /// Runs a shell script in a cgroup.
-    fn run(&self, below: &str, script: &str) {
-        let enter = format!("echo $$ > {}/cgroup.procs; {script}", self.directory(below).display());
-        assert!(Command::new("sh").args(["-c", &enter]).status().unwrap().success());
-    }
-}
-
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        remove(&self.directory(""));
-    }
-}
-
-/// Removes a cgroup and all below it. Its files go by themselves.
-fn remove(directory: &Path) {
-    for entry in fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove(&entry.path());
-        }
-    }
-    let _ = fs::remove_dir(directory);
-}
-
 fn args(seen: &tests::Seen) -> Vec<String> {
     seen.events().iter().map(|event| event["args"][1].as_str().unwrap_or_default().to_owned()).collect()
 }
@@ -157,7 +105,7 @@ fn a_container_cannot_hide_what_it_does_by_moving_it() {
     cgroups.make(&format!("{below}/sub"));
     let client = Client::start(&["execsnoop", "--cgroup", &path]);
     let sub = cgroups.directory(&below).join("sub/cgroup.procs");
-    let fifo = std::env::temp_dir().join(&cgroups.name);
+    let fifo = cgroups.file();
     let script = format!(
         "mkfifo {fifo}; (read go; /bin/true moved) <{fifo} & exec 3>{fifo}; echo $! >{sub}; echo go >&3; wait $!; rm {fifo}",
         fifo = fifo.display(),
@@ -183,7 +131,7 @@ fn a_runtimes_steps_before_the_program_are_marked_and_hidden() {
         read ready <&4; echo $! >$2; echo go >&3; wait $!
         rm $0.go $0.ready"#;
     let procs = cgroups.directory(&below).join("cgroup.procs");
-    let name = std::env::temp_dir().join(&cgroups.name);
+    let name = cgroups.file();
     assert!(Command::new("sh").args(["-c", script]).arg(name).arg(steps).arg(procs).status().unwrap().success());
     assert_eq!(args(&quiet.stop()), ["program"]);
     let full = full.stop();
@@ -276,6 +224,52 @@ fn containers_that_find_the_map_full_are_seen_all_the_same() {
     let seen = client.stop();
     assert_eq!(args(&seen), ["/watched/last", "/watched/last/inside"]);
     assert_eq!(seen.summary()["lost"], 0);
+}
+
+/// More pods than the filter has slots: those that share one are told apart in the agent.
+#[test]
+fn pods_that_find_all_slots_taken_are_seen_all_the_same() {
+    let _loads = loads_programs();
+    let cgroups = Cgroups::new("slots");
+    let below = |number: usize| format!("/kubepods/pod{number:032x}/{number:064x}");
+    let daemon = Daemon::start("slots");
+    let run = |number: usize| {
+        let path = cgroups.path(&below(number));
+        Client::start(&["execsnoop", "--socket", daemon.socket(), "--cgroup", &path])
+    };
+    let last = 4500;
+    (0..=last).for_each(|number| _ = cgroups.make(&below(number)));
+    let clients = [0, last - 1, last].map(run);
+    for number in [0, 1, last - 2, last - 1, last] {
+        cgroups.run(&below(number), &format!("/bin/true {number}"));
+    }
+    for (client, number) in clients.into_iter().zip([0, last - 1, last]) {
+        let seen = client.stop();
+        assert_eq!(args(&seen), [number.to_string()]);
+        let degraded = seen.lines[0]["degraded"].as_array().unwrap();
+        assert!(degraded.iter().any(|what| what.as_str().unwrap().contains("slots taken")), "{degraded:?}");
+    }
+}
+
+/// What a container makes in its own cgroup is its own, deeper than a path can say, whether before the run or in it.
+#[test]
+fn cgroups_a_thousand_deep_belong_to_their_container() {
+    let _loads = loads_programs();
+    let cgroups = Cgroups::new("deep");
+    let path = cgroups.make(&format!("/kubepods/pod{}/{}", "6".repeat(32), "7".repeat(64)));
+    let directory = cgroups.directory(path.strip_prefix(&cgroups.path("")).unwrap());
+    let run = |name: &str, token: &str| {
+        let nest = ["nest", "1000", name, "/bin/true", token];
+        let status = Command::new(tests::dist("workload")).args(nest).current_dir(&directory).status();
+        assert!(status.unwrap().success());
+    };
+    run("former", "unseen");
+    let client = Client::start(&["execsnoop", "--cgroup", &path]);
+    run("former", "former");
+    run("later", "later");
+    let seen = client.stop();
+    assert_eq!(args(&seen), ["former", "later"]);
+    assert!(seen.events().iter().all(|event| event["container"] == "7".repeat(12)), "{:?}", seen.events());
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn of_this_host() {
     let finding = |check: &str| findings.iter().find(|finding| finding["check"] == check).unwrap();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert_eq!((&finding("kernel")["found"], &finding("kernel")["verdict"]), (&kernel.trim().into(), &"ok".into()));
-    for check in ["btf", "capabilities", "bpf", "cgroups", "memory", "execsnoop start"] {
+    for check in ["btf", "privileges", "bpf", "cgroups", "memory", "execsnoop start"] {
         assert_eq!(finding(check)["verdict"], "ok", "{}", finding(check));
     }
     // Whoever is told that a kernel cannot do something gets the verifier's or the system's words for it.

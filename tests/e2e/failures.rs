@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use gadgets::spec::RunSpec;
+use gadgets::tasks::{Choice, TaskFilter};
 use gadgets::wire::{FailureKind, Frame, Hello, MAX_PAYLOAD, VERSION};
 use tests::{
     Client, Daemon, Loaded, Session, bundles, client_command, client_output, compares_loaded, dist, temporary,
@@ -37,6 +38,12 @@ fn a_command_line_that_makes_no_sense() {
     fails(&["execsnoop", "--local", "--host", "-p", "web"], 2, &["--host"]);
     fails(&["execsnoop", "-l", "app in web"], 2, &["app in web", "app in (web,api)"]);
     fails(&["execsnoop", "--local", "-l", "app=web"], 2, &["--local"]);
+    fails(&["execsnoop", "--local", "--pid", "7,!8"], 2, &["--pid", "either"]);
+    fails(&["execsnoop", "--local", "--uid", "root"], 2, &["'root'", "--uid"]);
+    fails(&["execsnoop", "--local", "--comm", "a-name-that-is-too-long"], 2, &["15 bytes"]);
+    fails(&["execsnoop", "deploi/web"], 2, &["\"deploi\"", "Rollout/web"]);
+    fails(&["execsnoop", "web"], 2, &["'web'", "deploy/web"]);
+    fails(&["execsnoop", "--local", "deploy/web"], 2, &["--local"]);
 }
 
 #[test]
@@ -219,6 +226,9 @@ fn a_client_that_asks_for_what_is_not_there() {
     let limits = gadgets::spec::Limits { ring_bytes: Some(70_000) };
     let failure = ask(RunSpec { gadget: "execsnoop".into(), limits, ..RunSpec::default() });
     assert!(failure.message.contains("power of two"), "{}", failure.message);
+    let tasks = TaskFilter { pids: Choice::Not((0..2000).collect()), ..TaskFilter::default() };
+    let failure = ask(RunSpec { gadget: "execsnoop".into(), tasks, ..RunSpec::default() });
+    assert!(failure.message.contains("at most 1024"), "{}", failure.message);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is lost is counted: printed and lost make generated, exactly.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::UnixStream;
 
@@ -89,6 +90,28 @@ fn a_client_that_does_not_read_beside_one_that_does() {
         let seen = client.stop();
         assert_eq!((seen.events().len() as u64 + seen.lost(), seen.lost() > 0), (all, loses), "{}", seen.said);
         assert!(seen.of_type("loss").iter().all(|loss| loss["stage"] == "agent_queue"));
+    }
+}
+
+#[test]
+fn a_map_that_is_full() {
+    /// What the map has room for, and connections with two sockets each.
+    const ROOM: u64 = 65_536;
+    const CONNECTIONS: u64 = 33_500;
+    let _loads = loads_programs();
+    fs::copy(tests::dist("workload"), shared_folder().join("workload-map")).unwrap();
+    let args = ["tcptop", "-p", "map", "--variant", "connections=hash", "--interval", "1h", "--buffer", "64MiB"];
+    let client = Client::start(&args);
+    let pod = Pod::new("storm", "map");
+    pod.run("app", &["/tmp/workload-map", "transfers-at-once", &CONNECTIONS.to_string()]);
+    pod.wait("app");
+    let seen = client.stop();
+    // The hour may end meanwhile.
+    let shown: BTreeSet<_> = seen.events().iter().map(|row| format!("{} {}", row["local"], row["peer"])).collect();
+    assert_eq!(shown.len() as u64 + seen.lost(), 2 * CONNECTIONS, "{}", seen.said);
+    assert!(seen.lost() >= 2 * CONNECTIONS - ROOM);
+    for loss in seen.of_type("loss") {
+        assert_eq!((&loss["stage"], &loss["pod"]), (&"kernel_map".into(), &"map".into()), "{loss}");
     }
 }
 

@@ -2,11 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod advise;
 mod attribution;
+mod cgroups;
+mod churn;
 mod command_line;
 mod doctor;
 mod execs;
 mod failures;
 mod gadgets;
 mod loss;
+mod noise;
+
 mod sharing;
+mod sockets;
+mod tasks;
+mod witnesses;

@@ -1,10 +1,13 @@
 //! Sessions share what they can, and leave nothing behind, however they end.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
-use tests::{Client, Daemon, Loaded, Pod, client_output, compares_loaded, wait_for};
+use tests::{
+    Client, Daemon, Loaded, Pod, client_output, compares_loaded, dist, loads_programs, shared_folder, wait_for,
+};
 
 #[test]
 fn two_sessions_share_one_instance() {
@@ -33,6 +36,28 @@ fn two_sessions_share_one_instance() {
     daemon.process.signal(Signal::SIGTERM);
     before.wait_for("with the daemon ended");
     wait_for("the socket to be removed", || !daemon.socket.exists());
+}
+
+#[test]
+fn what_is_shown_once_is_shown_to_each_session() {
+    let _loads = loads_programs();
+    let daemon = Daemon::start("once");
+    let start = || Client::start(&["flows", "-n", "once", "--socket", daemon.socket()]);
+    let has_one = |seen: &[serde_json::Value]| seen.iter().filter(|line| line["type"] == "event").count() == 1;
+    let name = |kind: &str| format!("once-{}.{kind}", std::process::id());
+    fs::copy(dist("workload"), shared_folder().join(name("workload"))).unwrap();
+    let [workload, go] = ["workload", "go"].map(|kind| format!("/tmp/{}", name(kind)));
+
+    let mut first = start();
+    let pod = Pod::new("once", "sender");
+    pod.run("app", &[&workload, "after-one", &go, "flow-storm", "2"]);
+    first.read_until_seen("the flow", has_one);
+    // The same flow goes on.
+    let mut second = start();
+    fs::write(shared_folder().join(name("go")), "").unwrap();
+    second.read_until_seen("the flow", has_one);
+    pod.wait("app");
+    assert_eq!((first.stop().events().len(), second.stop().events().len()), (1, 1));
 }
 
 #[test]

@@ -131,7 +131,11 @@ fn oddities() -> Vec<Frame> {
         Frame::Heartbeat(Heartbeat { clock: Some(clock), complete_to_ns: Some(u64::MAX), allowed: None }),
         Frame::Loss(loss),
         Frame::Gap(Gap { from_ns: u64::MAX, to_ns: 0, reason: String::new() }),
-        Frame::Dictionary(Dictionary { cgroups: vec![CgroupEntry::default()], gone: vec![0, CGROUP, u64::MAX] }),
+        Frame::Dictionary(Dictionary {
+            cgroups: vec![CgroupEntry::default()],
+            gone: vec![0, CGROUP, u64::MAX],
+            ..Dictionary::default()
+        }),
         hello(Some(node)),
         hello(None),
         Frame::Schema(gadgets::schema::Schema { streams: Vec::new() }),
@@ -194,7 +198,7 @@ async fn trick(a: &mut FakeAgent) {
         sandbox: false,
     };
     a.introduce().await;
-    a.send(&Frame::Dictionary(Dictionary { cgroups: vec![entry], gone: vec![] })).await;
+    a.send(&Frame::Dictionary(Dictionary { cgroups: vec![entry], ..Dictionary::default() })).await;
     let record = a.record(now(), TRICK, &[TRICK.as_bytes(), b"\xff\xfe\x1b[1m", b"line\nline"]);
     a.batch(1, record).await;
     let (namespace, pod) = (text(), text());

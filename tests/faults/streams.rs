@@ -2,7 +2,7 @@
 
 use futures::future::{join, join_all};
 use gadgets::format::rfc3339;
-use gadgets::wire::{Frame, Resume};
+use gadgets::wire::{Clock, Frame, Heartbeat, Resume};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -34,6 +34,37 @@ async fn two_nodes(protocol: &'static str) {
     assert_eq!((&summary["events"], &summary["complete"]), (&6.into(), &true.into()));
     assert_eq!((&summary["lost"], &summary["gaps"]), (&0.into(), &0.into()));
     ended.must_say(&["6 events of 2 nodes, none lost"]);
+}
+
+/// Times are the node's calendar's, which somebody may set while it runs. Nothing is lost, and nobody waits for it.
+#[tokio::test]
+async fn a_clock_that_is_set() {
+    const HOUR: u64 = 3_600_000_000_000;
+    let fake = FakeCluster::of(&NODES).await;
+    let mut client = Client::start(&fake, &["--timeout", "5s"]);
+    let [mut a, mut b] = fake.agents(NODES).await;
+    client.until_started(2).await;
+    a.fall_silent();
+    let mut set = Vec::new();
+    for (wall_ns, program) in [(now() + HOUR, "forward"), (now() - HOUR, "back")] {
+        let boot_ns = a.boot_ns(now());
+        let clock = Some(Clock { boot_ns, wall_ns });
+        a.send(&Frame::Heartbeat(Heartbeat { clock, complete_to_ns: Some(boot_ns), allowed: None })).await;
+        a.exec(program).await;
+        client.until_exec(program).await;
+        b.exec("meanwhile").await;
+        client.until_exec("meanwhile").await;
+        set.push((wall_ns, program));
+    }
+    join(a.finish(), b.finish()).await;
+    let ended = client.end().await;
+    ended.must_be(0);
+    assert_eq!(ended.programs(), ["forward", "meanwhile", "back", "meanwhile"]);
+    for (event, (wall_ns, program)) in ended.of_type("event").into_iter().step_by(2).zip(set) {
+        let time = event["time"].as_str().unwrap();
+        assert!(*rfc3339(wall_ns) <= *time && *time < *rfc3339(wall_ns + HOUR / 60), "{program} at {time}");
+    }
+    assert_eq!((&ended.summary()["lost"], &ended.summary()["gaps"]), (&0.into(), &0.into()));
 }
 
 #[tokio::test]

@@ -10,11 +10,13 @@ mod seeds;
 
 use gadgets::catalogue::CATALOGUE;
 use gadgets::decoder::Decoder;
-use gadgets::spec::{Limits, RunSpec, Selector};
+use gadgets::spec::{Host, Limits, RunSpec, Selector};
+use gadgets::tasks::{Choice, TaskFilter};
 use gadgets::wire::{
     CgroupEntry, Clock, Dictionary, Failure, FailureKind, Frame, GadgetStatus, Gap, Heartbeat, Hello, Loss, Node,
-    Program, Resume, Running, Stage, Status, Trailer, VERSION, WireError,
+    Program, Resume, Running, StackEntry, Stage, Status, Trailer, VERSION, WireError,
 };
+use gadgets::workload::Workload;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(init: seeds::write(sessions), |data: &[u8]| {
@@ -68,16 +70,25 @@ fn frames() -> Vec<Frame> {
         namespaces: texts(),
         pods: texts(),
         labels: "app in (web,api),!canary".parse().expect("a selector"),
+        workloads: vec![Workload::new("Deployment", "web")],
         containers: texts(),
         cgroups: texts(),
-        host: true,
+        host: Host::All,
         machinery: true,
+    };
+    let comm = || "sh".parse().expect("a name");
+    let tasks = TaskFilter {
+        pids: Choice::Only([7, 8].into()),
+        uids: Choice::Not([0].into()),
+        comms: Choice::Only([comm()].into()),
     };
     let run = RunSpec {
         gadget: text(),
         selector,
+        tasks: tasks.clone(),
         parameters: map(),
         variants: map(),
+        interval_ms: Some(500),
         limits: Limits { ring_bytes: Some(65536) },
         began_ms_ago: 3,
     };
@@ -104,8 +115,14 @@ fn frames() -> Vec<Frame> {
         count: 7,
     };
     let gadget = GadgetStatus { name: text(), variants: map(), degraded: texts(), error: Some(text()) };
-    let running =
-        Running { gadget: text(), parameters: [(text(), 8)].into(), ring_bytes: 9, kernel_bytes: 10, sessions: 11 };
+    let running = Running {
+        gadget: text(),
+        parameters: [(text(), 8)].into(),
+        tasks: tasks.clone(),
+        ring_bytes: 9,
+        kernel_bytes: 10,
+        sessions: 11,
+    };
     let program = Program { id: 12, name: text(), kind: text(), hook: text(), holder: text(), own: true };
     let status = Status {
         pods: Some(13),
@@ -115,6 +132,7 @@ fn frames() -> Vec<Frame> {
         programs: vec![program],
         programs_error: Some(text()),
     };
+    let stack = StackEntry { number: 28, frames: vec![text()] };
     let hello = |run, node, status| Hello {
         version: VERSION,
         software: text(),
@@ -130,7 +148,7 @@ fn frames() -> Vec<Frame> {
         Frame::Hello(Box::new(hello(Some(run), None, false))),
         Frame::Hello(Box::new(hello(None, Some(node), true))),
         Frame::Schema(CATALOGUE.0[0].schema().expect("a schema")),
-        Frame::Dictionary(Dictionary { cgroups: vec![entry], gone: vec![15] }),
+        Frame::Dictionary(Dictionary { cgroups: vec![entry], gone: vec![15], stacks: vec![stack] }),
         Frame::Batch(vec![0, 1, 2, 255]),
         Frame::Loss(loss),
         Frame::Gap(Gap { from_ns: 16, to_ns: 17, reason: text() }),

@@ -23,7 +23,7 @@ fuzz_target!(init: seeds::write(streams), |data: &[u8]| {
         for field in &stream.fields {
             let Ok(value) = record.value(field) else { continue };
             let mut cell = String::new();
-            format::cell(&value, field.kind, &mut cell);
+            format::cell(&value, field, &mut cell);
             assert!(!cell.contains(char::is_control), "{cell:?}");
             format::json(&value, field, &mut line);
         }
@@ -39,11 +39,9 @@ fuzz_target!(init: seeds::write(streams), |data: &[u8]| {
 /// Records of each gadget, and of each kind one with a single field, which is short and so more often changed for the
 /// better.
 fn streams() -> Vec<Vec<u8>> {
-    use Kind::*;
     let gadgets = CATALOGUE.0.iter().map(|gadget| gadget.schema().expect("a schema"));
-    let kinds = [Unsigned, Signed, Bool, Pid, Uid, Errno, Bytes, Duration, Text, String, Strings, Opaque];
     gadgets
-        .chain(kinds.map(|kind| Schema { streams: vec![stream(kind)] }))
+        .chain(Kind::ALL.map(|kind| Schema { streams: vec![stream(kind)] }))
         .map(|schema| {
             let batch: Vec<u8> = schema.streams.iter().flat_map(record).collect();
             [serde_json::to_vec(&schema).expect("JSON"), vec![0], batch].concat()
@@ -52,8 +50,10 @@ fn streams() -> Vec<Vec<u8>> {
 }
 
 fn stream(kind: Kind) -> Stream {
-    let field = Field { name: "f".into(), offset: HEADER_SIZE as u32, size: 4, kind, doc: String::new() };
-    Stream { id: 1, name: "s".into(), size: HEADER_SIZE as u32 + 4, fields: vec![field] }
+    let (name, offset) = ("f".into(), HEADER_SIZE as u32);
+    let size = if matches!(kind, Kind::Endpoint | Kind::Peer) { 18 } else { 4 };
+    let field = Field { name, offset, size, kind, values: Vec::new(), doc: String::new() };
+    Stream { id: 1, name: "s".into(), size: offset + size, fields: vec![field] }
 }
 
 /// A record as the kernel would write it, with something in each field.

@@ -1,6 +1,6 @@
 //! The tests' own programs, by the name that the file is called under:
 //!
-//! - `tiny-agent`, `tiny-client`: an agent and a client of a gadget that exists only here, in `tests/tiny`. Nothing else
+//! - `tiny-agent`, `tiny-client`: an agent and a client of gadgets that exist only here, in `tests/tiny`. Nothing else
 //!   needed to change for it.
 //! - `kubectl-gadget`: the product's client, static, for guests that have no libraries
 //! - `guest`: the first process of a guest of the kernel matrix

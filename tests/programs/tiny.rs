@@ -1,27 +1,27 @@
-//! The catalogue entry of the tiny gadget.
+//! The catalogue of the gadgets that exist only in the tests.
 
-use gadgets::catalogue::{
-    Catalogue, Gadget, Hook, KPROBES, Parameter, ParameterKind, TRAMPOLINES, TYPED_TRACEPOINTS, Variant,
-};
+use gadgets::catalogue::{Catalogue, Gadget, Hook, KPROBES, Parameter, TRAMPOLINES, TYPED_TRACEPOINTS, Variant};
 
 static OBJECTS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/objects.rs"));
 
-/// A catalogue with the tiny gadget alone.
-pub(crate) static CATALOGUE: Catalogue = Catalogue(&[&FORKSNOOP]);
+/// All of them.
+pub(crate) static CATALOGUE: Catalogue = Catalogue(&[&FORKSNOOP, &TCPSTATES]);
+
+fn object(name: &str) -> &'static [u8] {
+    OBJECTS.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes).unwrap()
+}
 
 static FORKSNOOP: Gadget = Gadget {
     name: "forksnoop",
     aliases: &[],
     summary: "processes that make others",
     description: "One row for each process that is made.",
-    object: || OBJECTS[0].1,
-    parameters: &[Parameter {
-        name: "threads",
-        constant: "threads",
-        kind: ParameterKind::Flag,
-        doc: "Show threads too",
-    }],
+    object: || object("forksnoop"),
+    parameters: &[Parameter::flag("threads", "threads", "Show threads too")],
     columns: &["pid", "child", "comm"],
+    once: false,
+    sampled: None,
+    report: None,
     hooks: &[Hook {
         name: "fork",
         without: None,
@@ -45,5 +45,28 @@ static FORKSNOOP: Gadget = Gadget {
                 cost: "each fork of the node, more",
             },
         ],
+    }],
+};
+
+static TCPSTATES: Gadget = Gadget {
+    name: "tcpstates",
+    aliases: &[],
+    summary: "what becomes of TCP sockets",
+    description: "One row for each change of a socket's state.",
+    object: || object("tcpstates"),
+    parameters: &[],
+    columns: &["old", "new", "port"],
+    once: false,
+    sampled: None,
+    report: None,
+    hooks: &[Hook {
+        name: "state",
+        without: None,
+        variants: &[Variant {
+            name: "tp_btf",
+            programs: &["state_set", "state_set_nested"],
+            requires: &[&TYPED_TRACEPOINTS],
+            cost: "each change of a socket's state",
+        }],
     }],
 };

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -15,6 +16,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::{PATIENCE, Process, bundles, dist, wait_for};
+
+/// What is told of what came before nothing did.
+const LAST_LINES: usize = 5;
 
 /// A client with `-o json`, whose lines are read as they come.
 pub struct Client {
@@ -93,7 +97,11 @@ impl Client {
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return false,
-                Err(RecvTimeoutError::Timeout) => panic!("nothing came for {PATIENCE:?}"),
+                Err(RecvTimeoutError::Timeout) => {
+                    tell_holes(&self.seen);
+                    self.seen.iter().rev().take(LAST_LINES).for_each(|line| eprintln!("{line}"));
+                    panic!("nothing came for {PATIENCE:?}; it has said: {}", self.said())
+                }
             }
         }
     }
@@ -107,10 +115,7 @@ impl Client {
 
     /// Stops its agent, so that nothing is read from the kernel until the result is dropped.
     pub fn freeze_agent(&self) -> Frozen {
-        let agent = self.process.children()[0];
-        kill(agent, Signal::SIGSTOP).unwrap();
-        wait_for("the agent to stop", || fs::read_to_string(format!("/proc/{agent}/stat")).unwrap().contains(") T "));
-        Frozen(agent)
+        Frozen::new(self.process.children()[0])
     }
 
     /// Ends the run as Ctrl-C does, reads to the end, and returns what was seen.
@@ -124,12 +129,34 @@ impl Client {
         self.read_until(|_| false);
         let status = self.process.wait();
         let _ = self.listener.take().unwrap().join();
-        Seen { lines: std::mem::take(&mut self.seen), status, said: self.said() }
+        let seen = Seen { lines: std::mem::take(&mut self.seen), status, said: self.said() };
+        tell_holes(&seen.lines);
+        seen
+    }
+}
+
+/// Should the test fail, this may be why.
+fn tell_holes(seen: &[Value]) {
+    for line in seen {
+        match line["type"].as_str() {
+            Some("gap") => eprintln!("gap: {}", line["reason"]),
+            Some("loss") => eprintln!("loss: {} of {}: {}", line["count"], line["pod"], line["reason"]),
+            _ => {}
+        }
     }
 }
 
 /// A process that is stopped. Dropped, it goes on.
 pub struct Frozen(Pid);
+
+impl Frozen {
+    /// Stops a process, and waits until it stands.
+    pub fn new(pid: Pid) -> Self {
+        kill(pid, Signal::SIGSTOP).unwrap();
+        wait_for("the process to stop", || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T "));
+        Self(pid)
+    }
+}
 
 impl Drop for Frozen {
     fn drop(&mut self) {
@@ -158,6 +185,11 @@ impl Seen {
         self.lines.iter().filter(|line| line["type"] == kind).collect()
     }
 
+    /// Gaps, but those of nodes that answered late, on a machine that does much else: what is told of them is true.
+    pub fn gaps(&self) -> Vec<&Value> {
+        self.of_type("gap").into_iter().filter(|gap| gap["reason"] != "it has not answered").collect()
+    }
+
     /// Lost events, all together.
     pub fn lost(&self) -> u64 {
         self.of_type("loss").iter().map(|loss| loss["count"].as_u64().unwrap()).sum()
@@ -169,6 +201,12 @@ impl Seen {
         assert_eq!(last["type"], "summary");
         last
     }
+}
+
+/// An address and a port as events have them.
+pub fn endpoint(value: &Value) -> SocketAddr {
+    let ip = value["address"].as_str().unwrap().parse().unwrap();
+    SocketAddr::new(ip, u16::try_from(value["port"].as_u64().unwrap()).unwrap())
 }
 
 /// The texts of an event's list, or its one text, as bytes.

@@ -109,6 +109,21 @@ impl Namespace {
         must_succeed(command("kubectl", &args), &args, &list.to_string());
     }
 
+    /// Adds an ephemeral container to a pod, as `kubectl debug` does: in the form that Kubernetes 1.20 takes.
+    pub fn debug(&self, pod: &str, name: &str, command: &[&str]) {
+        let path = format!("/api/v1/namespaces/{}/pods/{pod}/ephemeralcontainers", self.name);
+        let container = json!({
+            "name": name, "image": "busybox:1", "imagePullPolicy": "Never", "command": command,
+            "terminationMessagePolicy": "File",
+        });
+        let object = json!({
+            "apiVersion": "v1", "kind": "EphemeralContainers", "metadata": {"name": pod},
+            "ephemeralContainers": [container],
+        });
+        let args = ["replace", "--raw", &path, "-f", "-"];
+        must_succeed(self::command("kubectl", &args), &args, &object.to_string());
+    }
+
     /// Makes objects whose pods run on, waits until they do, and returns all pods.
     pub fn run(&self, objects: &[Value]) -> Vec<Pod> {
         self.create(objects);
@@ -250,8 +265,16 @@ pub fn cgroup(node: &str) -> PathBuf {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
     let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let unified = mounts.find(|words| words[2] == "cgroup2").expect("a unified hierarchy")[1].to_owned();
-    let name = std::env::var("CLUSTER_NAME").unwrap_or_else(|_| "kubectl-gadget-cluster".into());
-    Path::new(&unified).join(name).join(node)
+    Path::new(&unified).join(name()).join(node)
+}
+
+/// Where the host has a node's folders: `lib` is its /var/lib.
+pub fn node_folder(node: &str) -> PathBuf {
+    Path::new("/run").join(name()).join(node)
+}
+
+fn name() -> String {
+    std::env::var("CLUSTER_NAME").unwrap_or_else(|_| "kubectl-gadget-cluster".into())
 }
 
 /// The process of a node's agent.

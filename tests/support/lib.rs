@@ -5,9 +5,11 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "for tests")]
 
+mod addresses;
 mod client;
 pub mod cluster;
 pub mod fake;
+mod folder;
 pub mod kernels;
 mod loaded;
 mod pods;
@@ -24,7 +26,9 @@ use gadgets::wire::Frame;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-pub use client::{Client, Frozen, Seen, agent_command, client_command, client_output, texts};
+pub use addresses::Addresses;
+pub use client::{Client, Frozen, Seen, agent_command, client_command, client_output, endpoint, texts};
+pub use folder::Folder;
 pub use loaded::{Loaded, compares_loaded, loads_programs};
 pub use pods::{Pod, RealPods, bundles, pods, shared_folder};
 

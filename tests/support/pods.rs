@@ -43,6 +43,11 @@ impl Pod {
         pods(&[&["run", &self.full_name, container], command].concat())
     }
 
+    /// Runs a container to its end, without a sandbox, and removes it.
+    pub fn run_once(&self, container: &str, command: &[&str]) {
+        pods(&[&["once", &self.full_name, container], command].concat());
+    }
+
     /// Runs a command in a container.
     pub fn exec(&self, container: &str, command: &[&str]) -> String {
         pods(&[&["exec", &self.full_name, container], command].concat())

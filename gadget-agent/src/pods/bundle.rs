@@ -49,7 +49,8 @@ pub(crate) struct Bundles {
 }
 
 impl Bundles {
-    /// `roots` are separated by colons; `*` as the last part of one stands for any folder (containerd's namespaces).
+    /// `roots` are separated by colons; `*` as the last part of one stands for any folder (containerd's namespaces). With
+    /// none, nothing is looked for.
     pub(crate) fn new(roots: &str) -> Self {
         let roots = roots.split(':').filter(|root| !root.is_empty()).map(str::to_owned).collect();
         let mut bundles = Self { roots, host: host_root(), folders: Vec::new(), of_shims: Vec::new(), searched: None };
@@ -75,11 +76,17 @@ impl Bundles {
     /// The names of a container. `None` if there is no bundle of it that can be read (yet).
     pub(crate) fn names(&mut self, container_id: &str) -> Option<Names> {
         // An id is used as a file's name: from a hostile cgroup it could be "..", which leads out.
-        if container_id.is_empty() || container_id.contains('/') || container_id.starts_with('.') {
+        if self.roots.is_empty()
+            || container_id.is_empty()
+            || container_id.contains('/')
+            || container_id.starts_with('.')
+        {
             return None;
         }
         let known = self.folders.iter().chain(&self.of_shims).find_map(|folder| names_in(folder, container_id));
-        if known.is_some() || self.searched.is_some_and(|searched| searched.elapsed() < SEARCH_AGAIN) {
+        let is_recent = self.searched.is_some_and(|searched| searched.elapsed() < SEARCH_AGAIN);
+        // A folder goes out of sight with the shim that it was seen through: others are still in it.
+        if known.is_some() || is_recent && self.of_shims.iter().all(|folder| folder.is_dir()) {
             return known;
         }
         // Looks at every process: only for a container whose bundle is nowhere else.

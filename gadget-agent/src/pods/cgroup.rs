@@ -1,10 +1,10 @@
 //! One cgroup that belongs to a pod, to a container, or to what a user named.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use gadgets::wire::CgroupEntry;
+use gadgets::workload::Workload;
 
 use super::bundle::Names;
 use super::path::Identity;
@@ -73,6 +73,12 @@ impl Cgroup {
         pods.or_else(|| self.names()?.pod.as_deref())
     }
 
+    /// Whether it is a pod's container that nobody has told the name of.
+    pub(crate) fn lacks_name(&self) -> bool {
+        let has_name = self.names().is_some_and(|names| names.container.is_some() || names.sandbox);
+        self.pod_uid().is_some() && self.container_id().is_some() && !has_name
+    }
+
     /// What a person would call it.
     pub(crate) fn full_name(&self) -> String {
         let container = self.container();
@@ -81,13 +87,8 @@ impl Cgroup {
         if name.is_empty() { self.path.clone() } else { name }
     }
 
-    /// Its pod's labels; `None` if nobody says which those are.
-    pub(crate) fn labels(&self) -> Option<&BTreeMap<String, String>> {
-        self.pod.as_ref().map(|pod| &pod.labels)
-    }
-
     /// The container's name; outside pods, or if nobody says, its id.
-    fn container(&self) -> Option<String> {
+    pub(crate) fn container(&self) -> Option<String> {
         let id = self.container_id()?;
         let name = self.names().and_then(|names| names.container.clone());
         // Twelve digits of an id are what runtimes print.
@@ -104,8 +105,8 @@ impl Cgroup {
             pod_uid: self.pod_uid().map(str::to_owned),
             container: self.container(),
             container_id: self.container_id().map(str::to_owned),
-            labels: self.labels().cloned().unwrap_or_default(),
-            owner: self.pod.as_ref().and_then(|pod| pod.owner.clone()),
+            labels: self.pod.as_ref().map(|pod| pod.labels.clone()).unwrap_or_default(),
+            owner: self.pod.as_ref().and_then(|pod| pod.owner()).map(Workload::to_string),
             sandbox: self.names().is_some_and(|names| names.sandbox),
         }
     }

@@ -15,6 +15,7 @@ use super::pod::Pod;
 use super::selection::{Verdict, is_within, slot_is_wanted, verdict};
 use super::slots::{self, Slots};
 use crate::clock;
+use crate::runtime::memory;
 
 /// How long a removed cgroup is remembered: its last events may still be on their way.
 const REMEMBER: Duration = Duration::from_secs(30);
@@ -111,6 +112,31 @@ impl Directory {
             pods.insert(pod.uid.clone(), pod);
         }
         !changed.is_empty()
+    }
+
+    fn unnamed(&self, uid: &str) -> impl Iterator<Item = &Arc<Cgroup>> {
+        self.cgroups.values().filter(move |cgroup| cgroup.pod_uid() == Some(uid) && cgroup.lacks_name())
+    }
+
+    /// The ids of a pod's containers whose names nobody has told.
+    pub(crate) fn unnamed_containers(&self, uid: &str) -> Vec<String> {
+        let ids: BTreeSet<&str> = self.unnamed(uid).filter_map(|cgroup| cgroup.container_id()).collect();
+        ids.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Takes in the names of a pod's containers, by their ids. Returns whether any of them lacked its name.
+    pub(crate) fn name_containers(&mut self, uid: &str, names: &HashMap<String, String>) -> bool {
+        let name_of = |cgroup: &Cgroup| names.get(cgroup.container_id()?).cloned();
+        let unnamed: Vec<_> = self.unnamed(uid).cloned().collect();
+        let mut named = false;
+        for cgroup in unnamed {
+            let Some(container) = name_of(&cgroup) else { continue };
+            let names = Names { container: Some(container), ..cgroup.names().cloned().unwrap_or_default() };
+            self.cgroups.insert(cgroup.id, Arc::new(Cgroup { naming: Naming::Done(names), ..(*cgroup).clone() }));
+            self.changed_slots.insert(cgroup.slot);
+            named = true;
+        }
+        named
     }
 
     /// Forgets a pod that was deleted. What is left of it in the hierarchy keeps its names.
@@ -230,12 +256,25 @@ impl Directory {
         self.kernel.new_troubles()
     }
 
+    /// What costs more than it should, in words.
+    pub(crate) fn degraded(&self) -> Vec<String> {
+        let left_out = self.kernel.left_out().map(|count| {
+            format!(
+                "{count} cgroups found no room in the kernel's map, so that all of the host is filtered in the agent"
+            )
+        });
+        let shared = self.slots.members(slots::SHARED).count();
+        let shared = (shared > 0)
+            .then(|| format!("{shared} cgroups found all {} slots taken, and are filtered in the agent", slots::COUNT));
+        left_out.into_iter().chain(shared).collect()
+    }
+
     /// If cgroups found no room in the kernel's map, tries again.
     pub(crate) fn place_left_out(&self) {
         let Some(left_out) = self.kernel.left_out() else { return };
         let place = |cgroup: &Arc<Cgroup>| {
             self.kernel.entry(cgroup.id).is_some()
-                || self.kernel.set_entry(cgroup.id, cgroup.slot, level_of(cgroup.identity.as_ref())).is_ok()
+                || self.set_entry(cgroup.id, cgroup.slot, cgroup.identity.as_ref()).is_ok()
         };
         if self.cgroups.values().all(place) {
             self.kernel.set_mended(Some(left_out));
@@ -280,10 +319,10 @@ impl Directory {
             (None, Some(followed)) => followed,
             (None, None) => return self.reject(id, placed),
         };
-        let level = level_of(identity.as_ref());
         let slot = self.slots.of_unit(&unit, taken);
-        if placed.is_none_or(|placed| (placed.slot, placed.level) != (slot, level as u32))
-            && let Err(error) = self.kernel.set_entry(id, slot, level)
+        let is_right = |placed: Placed| (placed.slot, placed.level) == (slot, level_of(identity.as_ref()) as u32);
+        if !placed.is_some_and(is_right)
+            && let Err(error) = self.set_entry(id, slot, identity.as_ref())
         {
             tracing::warn!("{path} is filtered in the agent instead of the kernel: {error}");
             self.kernel.set_mended(None);
@@ -304,6 +343,12 @@ impl Directory {
         self.slots.add(slot, id);
         taken.filter(|taken| *taken != slot).into_iter().for_each(|slot| self.slots.release_if_empty(slot));
         self.changed_slots.insert(slot);
+    }
+
+    fn set_entry(&self, id: u64, slot: u32, identity: Option<&Identity>) -> libbpf_rs::Result<()> {
+        // No program runs in a pod's own directory. A container may have started by now.
+        let is_pods = identity.is_some_and(|identity| identity.pod_uid.is_some() && identity.container_id.is_none());
+        self.kernel.set_entry(id, slot, level_of(identity), is_pods)
     }
 
     /// The kernel took a cgroup for one that is followed, and it is none.
@@ -369,6 +414,10 @@ impl Directory {
             self.forget(id);
         }
         left.iter().for_each(|slot| self.forget_empty_pod(*slot));
+        // The last of many: what they took is worth giving back, once.
+        if !left.is_empty() && self.removed.is_empty() {
+            memory::give_back();
+        }
         !left.is_empty()
     }
 

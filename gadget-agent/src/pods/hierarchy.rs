@@ -3,9 +3,12 @@
 //! It is the unified one wherever containers are in it: on hybrid hosts runtimes make their directories there too. On
 //! hosts of cgroup v1 alone it is that of a controller in which every container has a directory.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
 
 use libbpf_rs::btf::{Btf, types};
 
@@ -18,6 +21,9 @@ const KUBEPODS: &str = "kubepods";
 
 /// Controllers of cgroup v1 in whose hierarchies runtimes make a directory for each container, the likeliest first.
 const CONTROLLERS: [&str; 5] = ["pids", "memory", "cpu", "devices", "freezer"];
+
+/// How long a runtime takes at most to make a container's directories in all hierarchies (seen: 10 ms).
+const MAKING: Duration = Duration::from_millis(100);
 
 /// Where cgroups are found. All paths in it begin with a slash and are those of the kernel.
 #[derive(Clone, Debug)]
@@ -100,7 +106,14 @@ impl Hierarchy {
             |(kind, mount): (Kind, PathBuf)| Self { is_whole: is_whole(&mount, kind), mount, kind, root: "/".into() };
         let candidates: Vec<Self> = candidates(&mounts).into_iter().map(at).collect();
         // Others than the runtime mount a hierarchy, too: it is the first that has containers.
-        let chosen = candidates.iter().find(|candidate| candidate.has_containers()).or(candidates.first());
+        let find = || candidates.iter().find(|candidate| candidate.has_containers());
+        let mut chosen = find();
+        if chosen.is_some_and(|chosen| chosen.kind != Kind::Unified) {
+            // It may be a container in the making: runtimes come to the unified hierarchy last.
+            std::thread::sleep(MAKING);
+            chosen = find();
+        }
+        let chosen = chosen.or(candidates.first());
         let all = chosen.cloned().ok_or_else(|| {
             AgentError::Unsupported(
                 "no cgroup hierarchy is mounted: neither cgroup2 nor a controller of cgroup v1; mount one, for example: \
@@ -191,16 +204,21 @@ impl Hierarchy {
     /// Visits them so until one is what is looked for. Returns whether one is.
     fn any(&self, is_it: &mut impl FnMut(&Found<'_>) -> bool) -> bool {
         let root = self.root.trim_end_matches('/');
-        let mut open = vec![(self.mount.join(root.trim_start_matches('/')), root.to_owned(), None)];
-        while let Some((directory, path, parent)) = open.pop() {
+        let mut open = vec![(Place::new(self.mount.join(root.trim_start_matches('/'))), root.to_owned(), None)];
+        while let Some((place, path, parent)) = open.pop() {
+            let directory = &place.directory;
             // Directories come and go while this runs.
-            let Ok(metadata) = fs::symlink_metadata(&directory) else { continue };
+            let Ok(metadata) = fs::symlink_metadata(directory) else { continue };
             let id = metadata.ino();
-            if is_it(&Found { id, parent, path: if path.is_empty() { "/" } else { &path }, directory: &directory }) {
+            if is_it(&Found { id, parent, path: if path.is_empty() { "/" } else { &path }, directory }) {
                 return true;
             }
-            for name in children(&directory) {
-                open.push((directory.join(&name), format!("{path}/{name}"), Some(id)));
+            let children = children(directory);
+            let here = if children.is_empty() { place } else { place.shortened() };
+            for name in children {
+                // Whose it is has been said by then.
+                let path = if path.len() < LONGEST_PATH { format!("{path}/{name}") } else { path.clone() };
+                open.push((here.below(&name), path, Some(id)));
             }
         }
         false
@@ -217,6 +235,38 @@ impl Hierarchy {
             });
         }
         found
+    }
+}
+
+/// A name that is too long to have many behind it: the kernel takes 4095 bytes.
+const LONG: usize = 3072;
+/// Bytes of a path that are remembered; those that the kernel tells are not longer either.
+const LONGEST_PATH: usize = 1024;
+
+/// A directory under a name that the kernel takes, however deep it lies.
+#[derive(Clone)]
+struct Place {
+    directory: PathBuf,
+    /// What the name begins at, if that is not the root.
+    anchor: Option<Rc<File>>,
+}
+
+impl Place {
+    fn new(directory: PathBuf) -> Self {
+        Self { directory, anchor: None }
+    }
+
+    fn below(&self, name: &str) -> Self {
+        Self { directory: self.directory.join(name), anchor: self.anchor.clone() }
+    }
+
+    /// The same under a short name, if its own is a long one.
+    fn shortened(self) -> Self {
+        if self.directory.as_os_str().len() < LONG {
+            return self;
+        }
+        let Ok(here) = File::open(&self.directory) else { return self };
+        Self { directory: format!("/proc/self/fd/{}", here.as_raw_fd()).into(), anchor: Some(Rc::new(here)) }
     }
 }
 

@@ -159,9 +159,10 @@ impl Kernel {
         std::mem::take(&mut *lock(&self.events))
     }
 
-    /// Puts a cgroup into a slot (`struct cgroup_entry`).
-    pub(crate) fn set_entry(&self, cgroup: u64, slot: u32, level: Level) -> libbpf_rs::Result<()> {
-        let entry = [slot.to_ne_bytes(), (level as u32).to_ne_bytes()].concat();
+    /// Puts a cgroup into a slot (`struct cgroup_entry`). Containers that are made in a new one are new, too.
+    pub(crate) fn set_entry(&self, cgroup: u64, slot: u32, level: Level, is_new: bool) -> libbpf_rs::Result<()> {
+        let (level, is_new) = ((level as u16).to_ne_bytes(), u16::from(is_new).to_ne_bytes());
+        let entry = [&slot.to_ne_bytes()[..], &level, &is_new].concat();
         self.cgroups.update(&cgroup.to_ne_bytes(), &entry, MapFlags::ANY)
     }
 
@@ -169,7 +170,7 @@ impl Kernel {
     pub(crate) fn entry(&self, cgroup: u64) -> Option<Placed> {
         let entry = self.cgroups.lookup(&cgroup.to_ne_bytes(), MapFlags::ANY).ok()??;
         let (slot, level) = (entry.first_chunk()?, entry.get(4..)?.first_chunk()?);
-        Some(Placed { slot: u32::from_ne_bytes(*slot), level: u32::from_ne_bytes(*level), fresh: false })
+        Some(Placed { slot: u32::from_ne_bytes(*slot), level: u16::from_ne_bytes(*level).into(), fresh: false })
     }
 
     /// Has cgroups of this name that are made from now on put into a slot, unless something else says where; no longer

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use gadgets::workload::Workload;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ObjectMeta;
 
 /// On the API's copy of a static pod: the id by which its kubelet calls it, also in the names of its cgroups. Anybody can
 /// write it (and owners), but it has no dashes, so it cannot be another pod's UID.
 const STATIC_ID: &str = "kubernetes.io/config.mirror";
-/// What a ReplicaSet adds to its Deployment's name and to its pods' labels.
-const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// Bytes of the longest name of an object.
+const MAX_NAME: usize = 253;
 
 /// What is known of a pod from the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,35 +21,46 @@ pub(crate) struct Pod {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) labels: BTreeMap<String, String>,
-    /// What a person would say it belongs to, as `Deployment/web`.
-    pub(crate) owner: Option<String>,
+    /// Itself, what it belongs to, and what that belongs to, as far as is known.
+    pub(crate) workloads: Vec<Workload>,
+    /// Of the last one it is not known, and should be, what it belongs to.
+    pub(crate) lacks_owner: bool,
 }
 
 impl Pod {
     /// Reads an object's metadata. `None` if it has no name or UID.
     pub(crate) fn from_metadata(metadata: ObjectMeta) -> Option<Self> {
+        let controller = controller(&metadata).cloned();
         let labels = metadata.labels.unwrap_or_default();
-        let owners = metadata.owner_references.unwrap_or_default();
-        let controller = owners.into_iter().find(|owner| owner.controller == Some(true));
         let is_nodes = controller.as_ref().is_some_and(|owner| owner.kind == "Node");
         let static_id = metadata.annotations.and_then(|mut all| all.remove(STATIC_ID));
         let static_id = static_id.filter(|id| is_nodes && !id.contains('-'));
-        let owner = controller.map(|owner| {
-            let deployment =
-                labels.get(TEMPLATE_HASH).and_then(|hash| owner.name.strip_suffix(hash)?.strip_suffix('-'));
-            match deployment {
-                Some(name) if owner.kind == "ReplicaSet" => format!("Deployment/{name}"),
-                _ => format!("{}/{}", owner.kind, owner.name),
-            }
-        });
+        let name = metadata.name?;
+        let controller = controller.map(|owner| Workload::new(&owner.kind, &owner.name));
         Some(Self {
             uid: static_id.or(metadata.uid)?,
             namespace: metadata.namespace?,
-            name: metadata.name?,
+            workloads: Workload::of_pod(&name, controller, &labels),
+            lacks_owner: false,
+            name,
             labels,
-            owner,
         })
     }
+
+    /// What a person would say it belongs to; `None` if it is on its own.
+    pub(crate) fn owner(&self) -> Option<&Workload> {
+        self.workloads.get(1..)?.last()
+    }
+}
+
+/// What makes and removes an object. Whoever makes an object can write anything there: what cannot be a name is none.
+pub(crate) fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    let is_name = |text: &str| {
+        (1..=MAX_NAME).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+    };
+    let controller = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    controller.filter(|owner| is_name(&owner.name) && is_name(&owner.kind))
 }
 
 #[cfg(test)]
@@ -69,10 +83,11 @@ mod tests {
             "labels": {"app": "web", "pod-template-hash": "5d4"}}),
         );
         let web = web.expect("a pod");
-        assert_eq!((web.uid.as_str(), web.owner.as_deref()), ("1", Some("Deployment/web")));
+        assert_eq!((web.uid.as_str(), web.owner()), ("1", Some(&Workload::new("Deployment", "web"))));
         let bare =
             pod(json!({"name": "web", "namespace": "shop", "uid": "1", "ownerReferences": owner("ReplicaSet", "web")}));
-        assert_eq!(bare.expect("a pod").owner.as_deref(), Some("ReplicaSet/web"));
+        assert_eq!(bare.expect("a pod").owner(), Some(&Workload::new("ReplicaSet", "web")));
+        assert_eq!(pod(json!({"name": "web", "namespace": "shop", "uid": "1"})).expect("a pod").owner(), None);
     }
 
     #[test]
@@ -83,6 +98,10 @@ mod tests {
         };
         assert_eq!(pod(metadata("Node")).expect("a pod").uid, "abc");
         assert_eq!(pod(metadata("Job")).expect("a pod").uid, "1");
+        for name in ["", "../../secrets/token", &"a".repeat(300)] {
+            let lying = json!({"name": "web", "namespace": "shop", "uid": "1", "ownerReferences": owner("Job", name)});
+            assert_eq!(pod(lying).expect("a pod").owner(), None);
+        }
         let mut thief = metadata("Node");
         thief["annotations"]["kubernetes.io/config.mirror"] = json!("0b6f1a2c-0000-4000-8000-000000000000");
         assert_eq!(pod(thief).expect("a pod").uid, "1");

@@ -4,7 +4,7 @@
 //! by cgroup id. The kernel tells of a new cgroup before it can be entered. Whoever meets an unknown id in a record
 //! therefore only has to read the tracker's ring to its end ([`Tracker::get`]).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -54,6 +54,8 @@ pub(crate) enum PodNews {
     Changed(Pod),
     /// The one with this UID is gone.
     Deleted(String),
+    /// These are the names of the containers of the one with this UID, by their ids.
+    Containers(String, HashMap<String, String>),
 }
 
 /// Times in which containers may have been missed: the last ones, numbered.
@@ -162,6 +164,11 @@ impl Tracker {
         self.lock().count()
     }
 
+    /// What costs more than it should, in words.
+    pub(crate) fn degraded(&self) -> Vec<String> {
+        self.lock().degraded()
+    }
+
     /// The containers whose cgroups were made after this, CLOCK_BOOTTIME ns.
     pub(crate) fn made_after(&self, after_ns: u64) -> Vec<Arc<Cgroup>> {
         let mut directory = self.lock();
@@ -179,11 +186,17 @@ impl Tracker {
                 directory.remove_pod(&uid);
                 false
             }
+            PodNews::Containers(uid, names) => directory.name_containers(&uid, &names),
         };
         self.catch_up(&mut directory);
         if changed {
             self.changed();
         }
+    }
+
+    /// The ids of a pod's containers whose names nobody has told.
+    pub(crate) fn unnamed_containers(&self, uid: &str) -> Vec<String> {
+        self.lock().unnamed_containers(uid)
     }
 
     /// Times in which containers may have been missed, after the `seen` first ones; and how many there are by now.

@@ -53,9 +53,7 @@ fn tracker(hierarchy: &Hierarchy) -> Finding {
     // Room for some: nothing is kept.
     match hierarchy.kernel_ids().and_then(|ids| Kernel::attach(1024, ids)) {
         Ok(_) => Finding::ok("tracker", "new containers are seen"),
-        Err(error) => {
-            Finding::failed("tracker", error.to_string(), "no gadget runs", "see bpf, capabilities and memory")
-        }
+        Err(error) => Finding::failed("tracker", error.to_string(), "no gadget runs", "see bpf, privileges and memory"),
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) fn others(catalogue: Catalogue) -> Finding {
     match programs::list() {
         Err(error) => {
             let cost = "who else is at the hooks is not known";
-            Finding::degraded("other programs", error.to_string(), cost, "see bpf and capabilities")
+            Finding::degraded("other programs", error.to_string(), cost, "see bpf and privileges")
         }
         Ok(mut programs) => {
             programs.retain(|program| !program.own && !is_ours(&program.holder));

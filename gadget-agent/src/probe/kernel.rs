@@ -13,7 +13,7 @@ use crate::runtime::features;
 const ENOUGH_MEMORY: u64 = 128 << 20;
 
 pub(super) fn look(hierarchy: Option<&Hierarchy>) -> Vec<Finding> {
-    let mut findings = vec![release(), btf(), capabilities(), lockdown()];
+    let mut findings = vec![release(), btf(), privileges(), lockdown()];
     findings.extend([features(), perf_events(), tracefs(), confinement(), memory(hierarchy)]);
     findings
 }
@@ -34,10 +34,10 @@ fn btf() -> Finding {
     Finding::failed("btf", found, "no gadget loads", "use a kernel with CONFIG_DEBUG_INFO_BTF=y")
 }
 
-fn capabilities() -> Finding {
+fn privileges() -> Finding {
     let effective = match host::effective_capabilities() {
         Ok(effective) => effective,
-        Err(error) => return Finding::failed("capabilities", error.to_string(), "nothing is known", "mount /proc"),
+        Err(error) => return Finding::failed("privileges", error.to_string(), "nothing is known", "mount /proc"),
     };
     let can = |capability: u64| effective & (capability | host::CAP_SYS_ADMIN) != 0;
     let missing = |wanted: &[(&str, u64)]| -> Vec<String> {
@@ -46,13 +46,13 @@ fn capabilities() -> Finding {
     let mend = "deploy the agent with kubectl gadget deploy; on a host, use sudo";
     let needed = missing(&[("BPF", host::CAP_BPF), ("PERFMON", host::CAP_PERFMON)]);
     if !needed.is_empty() {
-        return Finding::failed("capabilities", format!("without {}", needed.join(", ")), "no gadget loads", mend);
+        return Finding::failed("privileges", format!("without {}", needed.join(", ")), "no gadget loads", mend);
     }
     if effective & host::CAP_SYS_PTRACE == 0 {
         let cost = "containers of runtimes that keep their state in an unusual place have no names";
-        return Finding::degraded("capabilities", "without SYS_PTRACE", cost, mend);
+        return Finding::degraded("privileges", "without SYS_PTRACE", cost, mend);
     }
-    Finding::ok("capabilities", "BPF, PERFMON, SYS_PTRACE")
+    Finding::ok("privileges", "BPF, PERFMON, SYS_PTRACE")
 }
 
 fn lockdown() -> Finding {

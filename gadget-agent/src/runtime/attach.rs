@@ -10,6 +10,7 @@ use libbpf_rs::{Link, Object};
 use super::features;
 use super::load::{self, Plan, load};
 use super::refusal::Refusal;
+use super::sample::{self, Role};
 use crate::error::AgentError;
 use crate::host;
 
@@ -17,6 +18,8 @@ use crate::host;
 pub(crate) struct Attached {
     // Links go before the object whose programs they hold.
     _links: Vec<Link>,
+    /// What is read at each interval: see [`sample`].
+    pub(crate) samplers: Vec<Link>,
     pub(crate) object: Object,
     /// Bytes that it takes in the kernel, beside what all gadgets share.
     pub(crate) kernel_bytes: u64,
@@ -105,7 +108,7 @@ pub(crate) fn attach(
             )));
         }
         match try_all(&choices, plan) {
-            Ok((object, links)) => return Ok(finish(gadget, &choices, plan, object, links)),
+            Ok((object, programs)) => return Ok(finish(gadget, &choices, plan, object, programs)),
             Err((index, refusal)) => {
                 let unmet = choices[index].variant().and_then(unmet);
                 choices[index].give_up(&unmet.map_or_else(|| refusal.to_string(), |unmet| unmet.to_string()));
@@ -141,9 +144,9 @@ fn unmet(variant: &'static Variant) -> Option<Unmet> {
     variant.requires.iter().find_map(check).map(|(requirement, refusal)| Unmet { requirement, refusal })
 }
 
-/// Why a variant is not to be tried on this kernel: it was not built for it, or is too old. One that is as new as what the variant needs is taken at its word:
-/// that it loads shows that it can, and trying all needs first would make every start slower. An older kernel may load it,
-/// and yet not do it well.
+/// Why a variant is not to be tried on this kernel: it was not built for it, or is too old, or too new. One of the releases that
+/// should be able to do what the variant needs is taken at its word: that it loads shows that it can, and trying all needs first
+/// would make every start slower. Another may load it, and yet not do it well.
 fn ruled_out(variant: &'static Variant) -> Option<String> {
     let lacks_sign =
         |requirement: &&&Requirement| requirement.sign.is_some_and(|file| host::in_tracefs(file) == Some(false));
@@ -151,22 +154,40 @@ fn ruled_out(variant: &'static Variant) -> Option<String> {
         return Some(format!("needs {requirement}, which this kernel was built without"));
     }
     let release = Release::parse(&host::kernel());
-    let is_old = variant.requires.iter().any(|requirement| release.is_none_or(|release| release < requirement.since));
-    if is_old { unmet(variant).map(|unmet| unmet.to_string()) } else { None }
+    let is_other = variant.requires.iter().any(|requirement| release.is_none_or(|release| !requirement.is_of(release)));
+    if is_other { unmet(variant).map(|unmet| unmet.to_string()) } else { None }
+}
+
+/// Programs that are attached, by what makes them run.
+#[derive(Default)]
+struct Programs {
+    events: Vec<Link>,
+    samplers: Vec<Link>,
 }
 
 /// Loads and attaches what is chosen, or says which choice was refused and why.
-fn try_all(choices: &[Choice], plan: &Plan<'_>) -> Result<(Object, Vec<Link>), (usize, Refusal)> {
+fn try_all(choices: &[Choice], plan: &Plan<'_>) -> Result<(Object, Programs), (usize, Refusal)> {
     let load_programs = |programs: Vec<&'static str>| load(&Plan { programs: Some(programs), ..plan.clone() });
     let all = choices.iter().flat_map(Choice::programs).copied().collect();
     let object = load_programs(all).map_err(|refusal| blame(choices, refusal, load_programs))?;
-    let mut links = Vec::new();
+    let mut programs = Programs::default();
+    let mut at_start = Vec::new();
     for (index, choice) in choices.iter().enumerate() {
         for name in choice.programs() {
-            links.push(load::attach(&object, name).map_err(|refusal| (index, refusal))?);
+            let (role, link) = load::attach(&object, name).map_err(|refusal| (index, refusal))?;
+            match role {
+                Role::Event => programs.events.push(link),
+                Role::Sample(_) => programs.samplers.push(link),
+                Role::Start => at_start.push((index, *name, link)),
+            }
         }
     }
-    Ok((object, links))
+    // What comes from now on is seen; this is about what was before.
+    for (index, name, link) in at_start {
+        let ran = sample::read(&link, &mut Vec::new());
+        ran.map_err(|error| (index, Refusal::of_object(format!("run {name}"), error)))?;
+    }
+    Ok((object, programs))
 }
 
 /// An object loads as a whole or not at all: to learn which hook it failed for, each is loaded alone.
@@ -186,7 +207,7 @@ fn blame(
     (last, refusal)
 }
 
-fn finish(gadget: &Gadget, choices: &[Choice], plan: &Plan<'_>, object: Object, links: Vec<Link>) -> Attached {
+fn finish(gadget: &Gadget, choices: &[Choice], plan: &Plan<'_>, object: Object, programs: Programs) -> Attached {
     let mut variants = BTreeMap::new();
     let mut degraded = Vec::new();
     for choice in choices {
@@ -197,7 +218,8 @@ fn finish(gadget: &Gadget, choices: &[Choice], plan: &Plan<'_>, object: Object, 
         }
     }
     let kernel_bytes = load::kernel_memory(&object, plan);
-    Attached { _links: links, object, kernel_bytes, variants, degraded }
+    let Programs { events, samplers } = programs;
+    Attached { _links: events, samplers, object, kernel_bytes, variants, degraded }
 }
 
 /// Tries every variant of every hook of a gadget, each alone.
@@ -228,6 +250,6 @@ fn survey_one(gadget: &Gadget, hook: &Hook, variant: &'static Variant, plan: &Pl
 
 fn try_alone(variant: &'static Variant, plan: &Plan<'_>) -> Result<(), Refusal> {
     let object = load(&Plan { programs: Some(variant.programs.to_vec()), ..plan.clone() })?;
-    let links: Result<Vec<Link>, _> = variant.programs.iter().map(|name| load::attach(&object, name)).collect();
-    links.map(drop)
+    let attached: Result<Vec<_>, _> = variant.programs.iter().map(|name| load::attach(&object, name)).collect();
+    attached.map(drop)
 }

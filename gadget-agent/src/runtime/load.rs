@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use gadgets::btf::Btf;
-use libbpf_rs::{Link, MapCore, MapHandle, MapType, Object, ObjectBuilder, OpenObject};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, OpenObject};
 
 use super::refusal::{Refusal, start_log};
+use super::sample::Role;
+
+/// How the names of second programs end.
+const NESTED: &str = "_nested";
 
 /// What to load, and how.
 #[derive(Clone, Default)]
@@ -17,6 +21,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) constants: BTreeMap<&'a str, u64>,
     /// Entries of maps (bytes of a ring), by name. Maps that the object does not have are passed over.
     pub(crate) entries: BTreeMap<&'a str, u32>,
+    /// Keys of maps that are sets (their values are one byte), by name. They have room for these.
+    pub(crate) sets: BTreeMap<&'a str, Vec<Vec<u8>>>,
     /// Maps of another object to use in place of its own, by name. The same holds.
     pub(crate) shared: BTreeMap<&'a str, &'a MapHandle>,
     /// The programs to load; all if `None`.
@@ -59,6 +65,9 @@ pub(crate) fn load(plan: &Plan<'_>) -> Result<Object, Refusal> {
             map.reuse_fd(shared.as_fd()).map_err(|error| Refusal::new(format!("share map {name}"), &error))?;
         } else if let Some(entries) = plan.entries.get(name.as_str()) {
             map.set_max_entries(*entries).map_err(|error| Refusal::new(format!("size map {name}"), &error))?;
+        } else if let Some(keys) = plan.sets.get(name.as_str()) {
+            let room = u32::try_from(keys.len().max(1)).unwrap_or(u32::MAX);
+            map.set_max_entries(room).map_err(|error| Refusal::new(format!("size map {name}"), &error))?;
         }
     }
     if let Some(programs) = &plan.programs {
@@ -67,7 +76,14 @@ pub(crate) fn load(plan: &Plan<'_>) -> Result<Object, Refusal> {
             program.set_autoload(wanted);
         }
     }
-    object.load().map_err(|error| Refusal::new("load the BPF program", &error))
+    let object = object.load().map_err(|error| Refusal::new("load the BPF program", &error))?;
+    for (name, keys) in plan.sets.iter().filter(|(_, keys)| !keys.is_empty()) {
+        let set = map(&object, name)?;
+        for key in keys {
+            set.update(key, &[1], MapFlags::ANY).map_err(|error| Refusal::new(format!("fill map {name}"), &error))?;
+        }
+    }
+    Ok(object)
 }
 
 /// Writes constants into the object's `.rodata`, whose BTF says where each lies.
@@ -108,29 +124,52 @@ pub(crate) fn kernel_memory(object: &Object, plan: &Plan<'_>) -> u64 {
     own.filter_map(of_map).sum()
 }
 
-/// How often the kernel did not run one of an object's programs because it was running on that CPU already, in a task that
-/// was preempted (5.12). Nobody knows what that would have seen.
+/// How often the kernel did not run one of an object's programs because it was running on that CPU already, where an
+/// interrupt or another task came in between (5.12), and none stepped in: see `nested.h`. Nobody knows what that would have
+/// seen.
 pub(crate) fn missed_runs(object: &Object) -> u64 {
     let of_program = |program: libbpf_rs::Program<'_>| {
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd())).ok()?;
         info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse::<u64>().ok())
     };
-    object.progs().filter(|program| program.as_fd().as_raw_fd() >= 0).filter_map(of_program).sum()
+    let is_loaded = |program: &libbpf_rs::Program<'_>| program.as_fd().as_raw_fd() >= 0;
+    let is_first = |program: &libbpf_rs::Program<'_>| !program.name().to_string_lossy().ends_with(NESTED);
+    let missed: u64 = object.progs().filter(is_loaded).filter(is_first).filter_map(of_program).sum();
+    // Read afterwards: what steps in meanwhile was counted as missed before.
+    missed.saturating_sub(stepped_in(object))
 }
 
-/// Attaches one of an object's programs to what its section names.
-pub(crate) fn attach(object: &Object, name: &str) -> Result<Link, Refusal> {
+/// How often second programs did the work: `struct gadget_nesting`.
+fn stepped_in(object: &Object) -> u64 {
+    let here = map(object, "gadget_nesting").ok();
+    let here = here.and_then(|map| map.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY).ok().flatten());
+    let of_processor = |bytes: &Vec<u8>| Some(u64::from_ne_bytes(*bytes.first_chunk()?));
+    here.iter().flatten().filter_map(of_processor).sum()
+}
+
+/// Attaches one of an object's programs to what its section names, or to the map that it goes over. Says when it runs.
+pub(crate) fn attach<'a>(object: &Object, name: &'a str) -> Result<(Role<'a>, Link), Refusal> {
     let program = object
         .progs_mut()
         .find(|program| program.name() == name)
         .ok_or_else(|| Refusal::of_object("attach a program", format!("the object has no program {name}")))?;
+    let role = Role::of(&program.section().to_string_lossy(), name);
+    let over = match role {
+        Role::Sample(map) => Some(self::map(object, map)?),
+        Role::Event | Role::Start => None,
+    };
     start_log();
-    program.attach().map_err(|error| Refusal::new(format!("attach {name}"), &error))
+    let link = match &over {
+        Some(map) => program.attach_iter(map.as_fd()),
+        None => program.attach(),
+    };
+    Ok((role, link.map_err(|error| Refusal::new(format!("attach {name}"), &error))?))
 }
 
 /// Attaches all of an object's programs.
 pub(crate) fn attach_all(object: &Object) -> Result<Vec<Link>, Refusal> {
-    object.progs_mut().map(|program| attach(object, &program.name().to_string_lossy())).collect()
+    let attach = |program: libbpf_rs::ProgramMut<'_>| Ok(attach(object, &program.name().to_string_lossy())?.1);
+    object.progs_mut().map(attach).collect()
 }
 
 /// A handle on one of an object's maps, which lives as long as it is held.

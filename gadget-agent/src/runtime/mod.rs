@@ -1,4 +1,4 @@
-//! BPF objects: [`load`], [`attach`] and read their [`ring`]. Generic over gadgets.
+//! BPF objects: [`load`], [`attach`], read their [`ring`], [`sample`] them, name their [`stacks`]. Generic over gadgets.
 //!
 //! [`features`] says what this kernel can do, [`refusal`] why it did not do something.
 
@@ -8,3 +8,5 @@ pub(crate) mod load;
 pub(crate) mod memory;
 pub(crate) mod refusal;
 pub(crate) mod ring;
+pub(crate) mod sample;
+pub(crate) mod stacks;

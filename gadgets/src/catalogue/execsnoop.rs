@@ -12,20 +12,18 @@ pub(super) static EXECSNOOP: Gadget = Gadget {
                   are long or could not be read, is marked by an ellipsis (in JSON by args_truncated).",
     object: || bpf::object("execsnoop").unwrap_or_default(),
     parameters: &[
-        Parameter {
-            name: "failed",
-            constant: "failed_only",
-            kind: ParameterKind::Flag,
-            doc: "Show only attempts that failed",
-        },
-        Parameter {
-            name: "args-bytes",
-            constant: "args_bytes",
-            kind: ParameterKind::Number { min: 0, max: 16384, default: 16384 },
-            doc: "Keep at most this many bytes of the arguments",
-        },
+        Parameter::flag("failed", "failed_only", "Show only attempts that failed"),
+        Parameter::new(
+            "args-bytes",
+            "args_bytes",
+            ParameterKind::Number { min: 0, max: 16384, default: 16384 },
+            "Keep at most this many bytes of the arguments",
+        ),
     ],
     columns: &["pid", "ppid", "comm", "pcomm", "uid", "ret", "args"],
+    once: false,
+    sampled: None,
+    report: None,
     hooks: &[
         Hook {
             name: "start",

@@ -1,8 +1,14 @@
 //! What the objects cannot say about themselves: one entry a gadget, one file an entry.
 
+mod bindsnoop;
+mod capabilities;
 mod execsnoop;
+mod flows;
 mod opensnoop;
 mod requirement;
+mod syscalls;
+mod tcptop;
+mod tcptracer;
 
 use std::collections::BTreeMap;
 
@@ -11,12 +17,22 @@ use thiserror::Error;
 use crate::schema::{Schema, SchemaError};
 
 pub use requirement::{
-    CHARGED_TO_CGROUPS, KPROBES, OLDEST, REQUIREMENTS, Release, Requirement, SYSCALL_TRACEPOINTS, TRACEPOINTS,
-    TRAMPOLINES, TYPED_TRACEPOINTS,
+    CAPABILITY_TRACEPOINT, CHARGED_TO_CGROUPS, DEFERRED_DATAGRAMS, FREED_DATAGRAMS, KPROBES, OLDEST, READABLE_SOCKETS,
+    REQUIREMENTS, Release, Requirement, SOCKET_STORAGE, SYSCALL_TRACEPOINTS, TRACEPOINTS, TRAMPOLINES,
+    TYPED_TRACEPOINTS, URING_TRACEPOINTS,
 };
 
 /// The gadgets of this version.
-pub static CATALOGUE: Catalogue = Catalogue(&[&execsnoop::EXECSNOOP, &opensnoop::OPENSNOOP]);
+pub static CATALOGUE: Catalogue = Catalogue(&[
+    &execsnoop::EXECSNOOP,
+    &opensnoop::OPENSNOOP,
+    &bindsnoop::BINDSNOOP,
+    &capabilities::CAPABILITIES,
+    &syscalls::SYSCALLS,
+    &tcptracer::TCPTRACER,
+    &tcptop::TCPTOP,
+    &flows::FLOWS,
+]);
 
 /// Columns that every gadget has, before its own: where an event happened, and when.
 pub static COMMON_COLUMNS: [(&str, &str); 5] = [
@@ -52,8 +68,47 @@ pub struct Gadget {
     pub parameters: &'static [Parameter],
     /// The columns of its own that are shown by default, in their order. Others can be asked for.
     pub columns: &'static [&'static str],
+    /// If it remembers what it has shown, and does not show it again. Each session begins anew.
+    pub once: bool,
+    /// If it shows what came in an interval, instead of single events.
+    pub sampled: Option<Sampled>,
+    /// What it can say of all events together, at the end.
+    pub report: Option<Report>,
     /// What it attaches to.
     pub hooks: &'static [Hook],
+}
+
+/// What a gadget shows of each interval: sums.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampled {
+    /// The columns that are added up, the most important first. The others say of what.
+    pub measures: &'static [&'static str],
+}
+
+/// What follows from all events of a run: `advise NAME`, or `--summary`.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What it says, in a line.
+    pub doc: &'static str,
+    /// What it is.
+    pub form: ReportForm,
+    /// Parameters that are set for it.
+    pub parameters: &'static [&'static str],
+    /// It needs to know of a runtime's own steps on the way into a container.
+    pub machinery: bool,
+}
+
+/// The reports that there are. Each needs members of certain names in the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportForm {
+    /// Capabilities that containers need: `capability`, `syscall`, `ret` and `audit`.
+    Capabilities,
+    /// System calls that containers make: `architecture`, `seccomp` and `syscall`.
+    SeccompProfile,
+    /// Whom workloads talk to: `direction`, `protocol`, `local` and `peer`.
+    NetworkPolicy,
 }
 
 /// Something that a user can set: a `const volatile` variable of the object.
@@ -67,6 +122,10 @@ pub struct Parameter {
     pub kind: ParameterKind,
     /// What it does, in a line.
     pub doc: &'static str,
+    /// The column that it fills, which is shown if it is set.
+    pub column: Option<&'static str>,
+    /// If it is set, the gadget shows everything once.
+    pub once: bool,
 }
 
 /// What values a parameter takes.
@@ -150,6 +209,12 @@ impl Gadget {
         Schema::from_object((self.object)())
     }
 
+    /// Whether it shows everything once, with these values of its constants.
+    pub fn shows_once(&self, constants: &BTreeMap<&'static str, u64>) -> bool {
+        let is_set = |parameter: &Parameter| constants.get(parameter.constant).is_some_and(|value| *value != 0);
+        self.once || self.parameters.iter().any(|parameter| parameter.once && is_set(parameter))
+    }
+
     /// The values of all parameters as numbers, given some of them as text. By the name of the constant.
     ///
     /// # Errors
@@ -174,6 +239,28 @@ impl Hook {
 }
 
 impl Parameter {
+    /// One that is `false` unless it is given.
+    pub const fn flag(name: &'static str, constant: &'static str, doc: &'static str) -> Self {
+        Self::new(name, constant, ParameterKind::Flag, doc)
+    }
+
+    /// One that takes these values.
+    pub const fn new(name: &'static str, constant: &'static str, kind: ParameterKind, doc: &'static str) -> Self {
+        Self { name, constant, kind, doc, column: None, once: false }
+    }
+
+    /// The same, filling a column.
+    #[must_use]
+    pub const fn with_column(self, column: &'static str) -> Self {
+        Self { column: Some(column), ..self }
+    }
+
+    /// The same, with which everything is shown once.
+    #[must_use]
+    pub const fn for_once(self) -> Self {
+        Self { once: true, ..self }
+    }
+
     /// The value as a number, given its text or nothing.
     ///
     /// # Errors
@@ -215,6 +302,12 @@ mod tests {
             let schema = gadget.schema().expect("a schema");
             for column in gadget.columns {
                 assert!(schema.fields().any(|field| field.name == *column), "{}: {column}", gadget.name);
+            }
+            for name in gadget.report.iter().flat_map(|report| report.parameters) {
+                assert!(gadget.parameters.iter().any(|parameter| parameter.name == *name), "{}: {name}", gadget.name);
+            }
+            for measure in gadget.sampled.iter().flat_map(|sampled| sampled.measures) {
+                assert!(schema.fields().any(|field| field.name == *measure), "{}: {measure}", gadget.name);
             }
         }
     }

@@ -11,6 +11,8 @@ pub struct Requirement {
     pub program: &'static str,
     /// The first release that can, on x86-64, if nobody has configured it away or forbidden it.
     pub since: Release,
+    /// The first release that cannot any more.
+    pub until: Option<Release>,
     /// A file of tracefs that every kernel has that was built for it. Where it is missing nothing need be tried, and trying
     /// takes long enough for somebody to wait.
     pub sign: Option<&'static str>,
@@ -28,14 +30,26 @@ pub const OLDEST: Release = Release(5, 10);
 pub const CHARGED_TO_CGROUPS: Release = Release(5, 11);
 
 /// All that any variant may need.
-pub static REQUIREMENTS: [&Requirement; 5] =
-    [&TYPED_TRACEPOINTS, &TRAMPOLINES, &KPROBES, &TRACEPOINTS, &SYSCALL_TRACEPOINTS];
+pub static REQUIREMENTS: [&Requirement; 11] = [
+    &TYPED_TRACEPOINTS,
+    &TRAMPOLINES,
+    &KPROBES,
+    &TRACEPOINTS,
+    &SYSCALL_TRACEPOINTS,
+    &CAPABILITY_TRACEPOINT,
+    &URING_TRACEPOINTS,
+    &SOCKET_STORAGE,
+    &FREED_DATAGRAMS,
+    &DEFERRED_DATAGRAMS,
+    &READABLE_SOCKETS,
+];
 
 /// Programs on tracepoints, with their arguments' types (`tp_btf`).
 pub static TYPED_TRACEPOINTS: Requirement = Requirement {
     name: "typed tracepoints",
     program: "typed_tracepoints",
     since: Release(5, 5),
+    until: None,
     sign: None,
     mend: "kubectl gadget deploy (the agent needs the capabilities BPF and PERFMON), on a kernel with BTF",
 };
@@ -46,6 +60,7 @@ pub static TRAMPOLINES: Requirement = Requirement {
     name: "trampolines",
     program: "trampolines",
     since: Release(5, 12),
+    until: None,
     sign: Some("available_filter_functions"),
     mend: "a kernel whose functions may be patched: CONFIG_DYNAMIC_FTRACE, and no hypervisor or security module against it",
 };
@@ -55,6 +70,7 @@ pub static KPROBES: Requirement = Requirement {
     name: "kprobes",
     program: "kprobes",
     since: Release(4, 1),
+    until: None,
     sign: Some("kprobe_events"),
     mend: "sysctl -w kernel.perf_event_paranoid=2, on a kernel with CONFIG_KPROBE_EVENTS that is not locked down",
 };
@@ -64,6 +80,7 @@ pub static TRACEPOINTS: Requirement = Requirement {
     name: "tracepoints",
     program: "tracepoints",
     since: Release(4, 7),
+    until: None,
     sign: Some("events"),
     mend: "sysctl -w kernel.perf_event_paranoid=2; mount -t tracefs tracefs /sys/kernel/tracing",
 };
@@ -73,9 +90,77 @@ pub static SYSCALL_TRACEPOINTS: Requirement = Requirement {
     name: "system call tracepoints",
     program: "syscall_tracepoints",
     since: Release(4, 7),
+    until: None,
     sign: Some("events/syscalls"),
     mend: "sysctl -w kernel.perf_event_paranoid=2; mount -t tracefs tracefs /sys/kernel/tracing; CONFIG_FTRACE_SYSCALLS",
 };
+
+/// Tracepoints where io_uring takes and completes requests.
+pub static URING_TRACEPOINTS: Requirement = Requirement {
+    name: "tracepoints of io_uring",
+    program: "uring_tracepoints",
+    since: Release(6, 4),
+    until: None,
+    sign: None,
+    mend: "a kernel of 6.4 or later with BTF and CONFIG_IO_URING",
+};
+
+/// What a program keeps with a socket, from typed tracepoints and iterators (5.11), and changes atomically (5.12).
+pub static SOCKET_STORAGE: Requirement = Requirement {
+    name: "socket storage",
+    program: "socket_storage",
+    since: Release(5, 12),
+    until: None,
+    sign: None,
+    mend: "a kernel of 5.12 or later with BTF, CONFIG_NET and CONFIG_INET",
+};
+
+/// A tracepoint where capabilities are checked.
+pub static CAPABILITY_TRACEPOINT: Requirement = Requirement {
+    name: "the tracepoint of capabilities",
+    program: "capability_tracepoint",
+    since: Release(6, 14),
+    until: None,
+    sign: None,
+    mend: "a kernel of 6.14 or later with BTF",
+};
+
+/// A tracepoint where a datagram is freed by who has taken it, before 6.18 left that to whoever made it.
+pub static FREED_DATAGRAMS: Requirement = Requirement {
+    name: "the tracepoint of freed datagrams",
+    program: "freed_datagrams",
+    since: OLDEST,
+    until: Some(Release(6, 18)),
+    sign: None,
+    mend: "a kernel before 6.18, with BTF",
+};
+
+/// A function to which a datagram is handed, from 6.18 on, by who has taken it.
+pub static DEFERRED_DATAGRAMS: Requirement = Requirement {
+    name: "the function that frees datagrams",
+    program: "deferred_datagrams",
+    since: Release(6, 18),
+    until: None,
+    sign: None,
+    mend: "a kernel of 6.18 or later with BTF, whose functions may be patched",
+};
+
+/// Tracepoints where a socket gets something to read, and where it is read.
+pub static READABLE_SOCKETS: Requirement = Requirement {
+    name: "tracepoints of readable sockets",
+    program: "readable_sockets",
+    since: Release(6, 3),
+    until: None,
+    sign: None,
+    mend: "a kernel of 6.3 or later with BTF",
+};
+
+impl Requirement {
+    /// Whether kernels of a release should be able to.
+    pub fn is_of(&self, release: Release) -> bool {
+        release >= self.since && self.until.is_none_or(|until| release < until)
+    }
+}
 
 impl Release {
     /// Of a kernel's release, as in `6.1.0-50-cloud-amd64`; `None` if it does not begin like that.
@@ -93,7 +178,10 @@ impl fmt::Display for Release {
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (kernel {})", self.name, self.since)
+        match self.until {
+            Some(until) => write!(f, "{} (kernels before {until})", self.name),
+            None => write!(f, "{} (kernel {})", self.name, self.since),
+        }
     }
 }
 

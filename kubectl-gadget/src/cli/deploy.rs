@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches as _, ValueEnum};
+use gadgets::format::escaped;
 use k8s_openapi::api::core::v1::Toleration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::cluster::ClusterArgs;
-use super::gadget::duration;
-use super::{block_on, escaped, print};
+use super::run::duration;
+use super::{block_on, print};
 use crate::cluster::Cluster;
 use crate::deploy::{self, Options, Progress};
 use crate::exit::End;

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches as _, ValueHint};
 use gadgets::diagnosis::{Finding, VariantStatus, Verdict};
+use gadgets::format::escaped;
 
 use super::cluster::ClusterArgs;
-use super::{Format, block_on, escaped, print};
+use super::{Format, block_on, print};
 use crate::cluster::Cluster;
 use crate::doctor::{NodeReport, Report, look_at_cluster, look_at_host};
 use crate::exit::End;

@@ -1,11 +1,14 @@
 //! The command line: one sub-command for each gadget of the catalogue, and those about gadgets.
 
+mod advise;
 pub(crate) mod cluster;
 mod deploy;
 mod doctor;
 mod explain;
 mod gadget;
 mod list;
+mod run;
+mod sample;
 mod status;
 mod undeploy;
 mod version;
@@ -28,6 +31,7 @@ pub(crate) fn run(catalogue: Catalogue) -> anyhow::Result<End> {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands(catalogue.0.iter().map(|gadget| gadget::command(gadget)))
+        .subcommand(advise::command(catalogue))
         .subcommand(deploy::command())
         .subcommand(undeploy::command())
         .subcommand(status::command())
@@ -38,6 +42,7 @@ pub(crate) fn run(catalogue: Catalogue) -> anyhow::Result<End> {
     command.build();
     let matches = command.get_matches();
     match matches.subcommand() {
+        Some(("advise", matches)) => advise::run(catalogue, matches),
         Some(("list", matches)) => list::run(catalogue, matches),
         Some(("explain", matches)) => explain::run(catalogue, matches),
         Some(("version", matches)) => version::run(matches),
@@ -67,6 +72,13 @@ fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<Stri
     (likeness >= LIKENESS).then(|| format!("did you mean {word:?}?"))
 }
 
+/// That a gadget has no such column, and what it has.
+fn no_column(gadget: &Gadget, wrong: &str, known: &[String]) -> anyhow::Error {
+    let hint = nearest(wrong, known.iter().map(String::as_str))
+        .unwrap_or_else(|| format!("{} has: {}", gadget.name, known.join(", ")));
+    Usage(format!("no column {wrong:?}; {hint}")).into()
+}
+
 /// The value of `-o` for commands whose result is finished at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
@@ -85,13 +97,6 @@ fn print(text: &str) -> End {
 /// Does work that waits for others, on this thread.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?.block_on(work)
-}
-
-/// A text that others chose, without what a terminal would obey.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    gadgets::format::escape(text.as_bytes(), &mut escaped);
-    escaped
 }
 
 /// A table that is printed at once.

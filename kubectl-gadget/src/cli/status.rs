@@ -2,11 +2,12 @@
 
 use bytesize::ByteSize;
 use clap::{ArgMatches, Args, Command, FromArgMatches as _};
-use gadgets::wire::{GadgetStatus, Program, Status};
+use gadgets::format::escaped;
+use gadgets::wire::{GadgetStatus, Node, Program, Status};
 use serde_json::{Value, json};
 
 use super::cluster::ClusterArgs;
-use super::{Format, block_on, escaped, print, table};
+use super::{Format, block_on, print, table};
 use crate::cluster::Cluster;
 use crate::exit::End;
 use crate::status::{Answer, NodeStatus, ask_all};
@@ -64,10 +65,11 @@ fn as_text(nodes: &[NodeStatus]) -> String {
         match &node.answer {
             Err(why) => agents.add_row([&node.node, "-", why, "-", "-", "-"]),
             Ok(Answer { hello, status }) => {
-                let kernel = hello.node.as_ref().map(|node| node.kernel.clone()).unwrap_or_default();
+                let Node { kernel, degraded, .. } = hello.node.clone().unwrap_or_default();
+                let state = ["ready".to_owned()].into_iter().chain(degraded).collect::<Vec<_>>().join("; ");
                 let pods = status.pods.map_or("-".to_owned(), |pods| pods.to_string());
                 let containers = status.containers.to_string();
-                agents.add_row([&node.node, &hello.software, "ready", &kernel, &pods, &containers])
+                agents.add_row([&node.node, &hello.software, &state, &kernel, &pods, &containers])
             }
         };
     }
@@ -114,7 +116,8 @@ fn runs(status: &Status, gadget: &str) -> String {
         .map(|running| {
             let sessions = if running.sessions == 1 { "session" } else { "sessions" };
             let (ring, kernel) = (ByteSize(running.ring_bytes.into()), ByteSize(running.kernel_bytes));
-            format!("{} {sessions}, ring of {ring}, {kernel} in the kernel", running.sessions)
+            let tasks = if running.tasks.is_any() { String::new() } else { format!(" of {}", running.tasks) };
+            format!("{} {sessions}{tasks}, ring of {ring}, {kernel} in the kernel", running.sessions)
         })
         .collect();
     or_none(&runs.join("; ")).to_owned()
@@ -127,7 +130,7 @@ fn or_none(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gadgets::wire::{Hello, Node, Running};
+    use gadgets::wire::{Hello, Running};
 
     fn nodes() -> Vec<NodeStatus> {
         let gadget = GadgetStatus {
@@ -158,7 +161,7 @@ mod tests {
         };
         let hello = Hello {
             software: "0.1.0".into(),
-            node: Some(Node { kernel: "6.1".into(), ..Node::default() }),
+            node: Some(Node { kernel: "6.1".into(), degraded: vec!["slots taken".into()], ..Node::default() }),
             ..Hello::default()
         };
         vec![
@@ -170,7 +173,13 @@ mod tests {
     #[test]
     fn people_see_what_is_not_ours_and_who_does_not_answer() {
         let text = as_text(&nodes());
-        for part in ["exec: tp_btf, failed: -", "1 session, ring of 4.0 MiB", "cilium\\e[9]", "it is starting"] {
+        for part in [
+            "ready; slots taken",
+            "exec: tp_btf, failed: -",
+            "1 session, ring of 4.0 MiB",
+            "cilium\\e[9]",
+            "it is starting",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains("gadget-agent["));

@@ -114,11 +114,14 @@ mod tests {
     #[test]
     fn the_agent_may_do_no_more_than_it_must() {
         let role: ClusterRole = object("ClusterRole", &Options::default());
-        let [rule] = &role.rules.unwrap()[..] else { panic!("one rule") };
-        assert_eq!(
-            (rule.resources.clone().unwrap(), &rule.verbs),
-            (vec!["pods".to_owned()], &vec!["list".into(), "watch".into()])
-        );
+        let rules: Vec<_> = role
+            .rules
+            .into_iter()
+            .flatten()
+            .map(|rule| (rule.resources.unwrap().join(","), rule.verbs.join(",")))
+            .collect();
+        let rule = |resources: &str, verbs: &str| (resources.to_owned(), verbs.to_owned());
+        assert_eq!(rules, [rule("pods", "list,watch"), rule("jobs", "get")]);
         let pod = pod(&Options::default());
         assert_eq!(pod.host_network, None);
         let security = pod.containers[0].security_context.clone().unwrap();

@@ -23,19 +23,19 @@ pub(crate) fn defaults(gadget: &Gadget) -> Vec<&'static str> {
 }
 
 impl Columns {
-    /// Those that are shown if nothing else is asked for.
-    pub(crate) fn defaults(gadget: &Gadget) -> Self {
-        Self(defaults(gadget).into_iter().map(str::to_owned).collect())
+    /// Those that are shown if nothing else is asked for: the gadget's, and those that parameters fill.
+    pub(crate) fn usual(gadget: &Gadget, filled: impl IntoIterator<Item = &'static str>) -> Self {
+        Self(defaults(gadget).into_iter().chain(filled).map(str::to_owned).collect())
     }
 
-    /// Reads a list of names; or, if each has a sign, of changes to the defaults.
+    /// Reads a list of names; or, if each has a sign, of changes to these.
     ///
     /// # Errors
     /// With the first name that is unknown.
-    pub(crate) fn parse(gadget: &Gadget, known: &[String], list: &str) -> Result<Self, String> {
+    pub(crate) fn parse(self, known: &[String], list: &str) -> Result<Self, String> {
         let items: Vec<&str> = list.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
         let changes_only = items.iter().all(|item| item.starts_with(['+', '-']));
-        let mut columns = if changes_only { Self::defaults(gadget).0 } else { Vec::new() };
+        let mut columns = if changes_only { self.0 } else { Vec::new() };
         for item in items {
             let name = item.trim_start_matches(['+', '-']);
             if !known.iter().any(|known| known == name) {
@@ -56,7 +56,7 @@ mod tests {
 
     fn parse(list: &str) -> Result<Columns, String> {
         let gadget = gadgets::catalogue::CATALOGUE.get("execsnoop").expect("execsnoop");
-        Columns::parse(gadget, &names(gadget).expect("a schema"), list)
+        Columns::usual(gadget, std::iter::empty()).parse(&names(gadget).expect("a schema"), list)
     }
 
     #[test]

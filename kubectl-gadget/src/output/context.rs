@@ -2,12 +2,15 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use gadgets::record::Record;
 use gadgets::schema::{Schema, Stream};
 use gadgets::wire::{CgroupEntry, Clock, Dictionary, Heartbeat, Hello, Loss, Node, Stage};
 
 use super::now;
+use crate::peers::{Identity, Peers};
 
 /// What is known of a node's stream.
 pub(super) struct Context {
@@ -17,7 +20,9 @@ pub(super) struct Context {
     pub(super) complete_to: u64,
     pub(super) schema: Option<Schema>,
     cgroups: HashMap<u64, Owner>,
+    stacks: HashMap<u64, Vec<String>>,
     nobody: Owner,
+    peers: Option<Peers>,
 }
 
 /// Who records are of.
@@ -36,14 +41,16 @@ impl From<CgroupEntry> for Owner {
 
 impl Context {
     /// Before the stream begins, only the node's name is known; that of a host is not.
-    pub(super) fn new(name: String) -> Self {
+    pub(super) fn new(name: String, peers: Option<Peers>) -> Self {
         Self {
             node: Node { name, ..Node::default() },
             clock: Clock::default(),
             complete_to: 0,
             schema: None,
             cgroups: HashMap::new(),
+            stacks: HashMap::new(),
             nobody: Owner::default(),
+            peers,
         }
     }
 
@@ -58,6 +65,7 @@ impl Context {
             self.node = Node { name, ..node };
         }
         self.cgroups.clear();
+        self.stacks.clear();
         self.nobody = Owner::default();
     }
 
@@ -73,6 +81,7 @@ impl Context {
     pub(super) fn learn(&mut self, dictionary: Dictionary) {
         dictionary.gone.iter().for_each(|id| _ = self.cgroups.remove(id));
         self.cgroups.extend(dictionary.cgroups.into_iter().map(|entry| (entry.cgroup, entry.into())));
+        self.stacks.extend(dictionary.stacks.into_iter().map(|stack| (stack.number, stack.frames)));
     }
 
     /// A loss that is noticed on this side, since the last sign of life.
@@ -85,6 +94,16 @@ impl Context {
     /// What a record is of.
     pub(super) fn stream(&self, record: &Record<'_>) -> Option<&Stream> {
         self.schema.as_ref()?.stream(record.header.stream)
+    }
+
+    /// Who has an address, if that is wanted and known.
+    pub(super) fn who_is(&self, address: IpAddr) -> Option<Arc<Identity>> {
+        self.peers.as_ref()?.who_is(address)
+    }
+
+    /// The frames of a stack, innermost first, if it is known.
+    pub(super) fn stack(&self, number: u64) -> Option<&[String]> {
+        self.stacks.get(&number).map(Vec::as_slice).filter(|frames| !frames.is_empty())
     }
 
     /// Who a cgroup belongs to.

@@ -1,16 +1,21 @@
-//! One JSON object a line, told apart by `type`: `start` once every event is seen, `event`, `loss`, `gap`, and `summary`
-//! at the end.
+//! One JSON object a line, told apart by `type`: `start` once every event is seen, `event`, `peer` (whose an address in an event
+//! before it turned out to be), `loss`, `gap`, and `summary` at the end.
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 
 use gadgets::format::{self, TimeFormat};
-use gadgets::record::{FLAG_SETUP, Record};
+use gadgets::record::{FLAG_RECORDED_OWNER, FLAG_SETUP, Record, Value};
 use gadgets::wire::{CgroupEntry, Loss};
+use serde::Serialize;
 use serde_json::json;
 
+use super::cell::add_value;
 use super::context::Context;
+use super::sums::Sample;
 use super::{Form, Hole, LostFrom, Totals, summary};
 use crate::notice::notice;
+use crate::peers::Identity;
 
 pub(super) struct Json {
     gadget: &'static str,
@@ -24,12 +29,18 @@ impl Json {
     }
 }
 
+/// How the line of every event begins.
+const BEGINNING: &[u8] = br#"{"type":"event""#;
+
 /// How the line of every record of an owner begins.
 fn beginning(context: &Context, entry: &CgroupEntry) -> Vec<u8> {
-    let mut line = br#"{"type":"event""#.to_vec();
+    let mut line = BEGINNING.to_vec();
     format::member("node", "", &context.node.name, &mut line);
     for (name, value) in [("namespace", &entry.namespace), ("pod", &entry.pod), ("container", &entry.container)] {
         format::member(name, "", value, &mut line);
+    }
+    if entry.sandbox {
+        format::member("sandbox", "", &true, &mut line);
     }
     if let Some(owner) = &entry.owner {
         format::member("owner", "", owner, &mut line);
@@ -69,13 +80,38 @@ impl Form for Json {
         if header.flags & FLAG_SETUP != 0 {
             format::member("setup", "", &true, line);
         }
+        if header.flags & FLAG_RECORDED_OWNER != 0 {
+            format::member("recorded_owner", "", &true, line);
+        }
         for field in context.stream(record).map(|stream| &stream.fields[..]).unwrap_or_default() {
             if let Ok(value) = record.value(field) {
-                format::json(&value, field, line);
+                add_value(context, &value, field, line);
             }
         }
         line.push(b'}');
         write_line(line, out)
+    }
+
+    fn sample(&mut self, sample: Sample, out: &mut dyn Write) -> io::Result<()> {
+        for row in &sample.rows {
+            let line = &mut self.line;
+            line.clear();
+            line.extend_from_slice(BEGINNING);
+            line.extend_from_slice(&row.json);
+            format::member("time", "", self.time.of(sample.time), line);
+            format::member("interval_ms", "", &sample.plan.interval.as_millis(), line);
+            for (measure, sum) in sample.plan.measures.iter().zip(&row.sums) {
+                format::json(&Value::Unsigned(*sum), measure, line);
+            }
+            line.push(b'}');
+            write_line(line, out)?;
+        }
+        Ok(())
+    }
+
+    fn peer(&mut self, address: IpAddr, identity: &Identity, out: &mut dyn Write) -> io::Result<()> {
+        let line = serde_json::to_vec(&Named { kind: "peer", address, identity })?;
+        write_line(&line, out)
     }
 
     fn loss(&mut self, context: &Context, loss: &Loss, out: &mut dyn Write) -> io::Result<()> {
@@ -133,6 +169,16 @@ impl Form for Json {
         summary(totals).iter().for_each(|line| notice(line));
         Ok(())
     }
+}
+
+/// Who has an address.
+#[derive(Serialize)]
+struct Named<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    address: IpAddr,
+    #[serde(flatten)]
+    identity: &'a Identity,
 }
 
 fn write_line(json: &[u8], out: &mut dyn Write) -> io::Result<()> {

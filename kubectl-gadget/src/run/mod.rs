@@ -25,12 +25,12 @@ use anyhow::{Context as _, anyhow, bail};
 use gadgets::spec::RunSpec;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::cluster::Cluster;
 use crate::exit::End;
 use crate::notice::notice;
-use crate::output::{Output, Totals};
+use crate::output::{Output, Totals, screen};
 use connection::Local;
 use inbox::Inbox;
 use nodes::{Nodes, Watched};
@@ -61,6 +61,8 @@ pub(crate) enum Place {
 pub(crate) async fn run(place: Place, run: Run) -> anyhow::Result<End> {
     let inbox = Arc::new(Inbox::default());
     let Run { spec, timeout, fail_on_loss, output } = run;
+    let _screen = LeaveScreen;
+    let mut user = User::new(output.quit())?;
     let (printed, mut printing) = oneshot::channel();
     let printer = {
         let inbox = Arc::clone(&inbox);
@@ -70,7 +72,7 @@ pub(crate) async fn run(place: Place, run: Run) -> anyhow::Result<End> {
             totals
         })
     };
-    let mut user = User::new()?;
+
     let mut nodes = Nodes::new(spec, &inbox);
     let watched = tokio::select! {
         watched = nodes.watch(place, timeout, &mut user) => watched,
@@ -99,7 +101,26 @@ pub(crate) async fn run(place: Place, run: Run) -> anyhow::Result<End> {
     if let Some(why) = totals.incomplete.as_ref().or(totals.broken.as_ref().filter(|_| user.end == End::Done)) {
         bail!("the stream is incomplete: {why}");
     }
-    Ok(if user.end == End::Done && fail_on_loss && totals.lost + totals.gaps > 0 { End::Lost } else { user.end })
+    if user.end != End::Done {
+        return Ok(user.end);
+    }
+    let is_lossy = fail_on_loss && totals.lost + totals.gaps > 0;
+    Ok(if is_lossy {
+        End::Lost
+    } else if totals.is_refused {
+        End::Refused
+    } else {
+        End::Done
+    })
+}
+
+/// Gives the terminal back however a run ends.
+struct LeaveScreen;
+
+impl Drop for LeaveScreen {
+    fn drop(&mut self) {
+        screen::leave();
+    }
 }
 
 /// What was printed; `None` if nobody reads it any more.
@@ -107,6 +128,8 @@ fn join(printer: JoinHandle<io::Result<Totals>>) -> anyhow::Result<Option<Totals
     match printer.join().map_err(|_| anyhow!("the output failed"))? {
         Ok(totals) => Ok(Some(totals)),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
+        // An advisor's own.
+        Err(error) if error.kind() == io::ErrorKind::Other => Err(anyhow!(error)),
         Err(error) => Err(error).context("cannot write the output"),
     }
 }
@@ -115,15 +138,16 @@ fn join(printer: JoinHandle<io::Result<Totals>>) -> anyhow::Result<Option<Totals
 struct User {
     interrupted: Signal,
     terminated: Signal,
-    /// What they did to end it; [`End::Done`] if nothing yet.
+    quit: Arc<Notify>,
+    /// The signal by which they ended it; [`End::Done`] if there was none.
     end: End,
 }
 
 impl User {
-    fn new() -> anyhow::Result<Self> {
+    fn new(quit: Arc<Notify>) -> anyhow::Result<Self> {
         let interrupted = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
         let terminated = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-        Ok(Self { interrupted, terminated, end: End::Done })
+        Ok(Self { interrupted, terminated, quit, end: End::Done })
     }
 
     /// Waits until they ask for the end.
@@ -131,6 +155,7 @@ impl User {
         let number = tokio::select! {
             _ = self.interrupted.recv() => SIGINT,
             _ = self.terminated.recv() => SIGTERM,
+            () = self.quit.notified() => return,
         };
         self.end = End::Signal(number);
     }

@@ -21,6 +21,8 @@ use crate::exit::End;
 
 /// How long a run waits for the first answers before it says that it does, and no longer for nodes that have failed.
 const IMPATIENCE: Duration = Duration::from_secs(2);
+/// How long it waits for nodes that have not answered, once another has.
+const LATENESS: Duration = Duration::from_secs(5);
 
 /// How watching ended.
 pub(super) enum Watched {
@@ -43,8 +45,9 @@ pub(super) struct Nodes {
     /// What is known of the others is all that there was at the start.
     is_complete: bool,
     is_ready: bool,
-    /// Nobody was waited for too long yet.
+    /// Nobody was waited for too long yet; and not even for those that may be late.
     is_patient: bool,
+    is_lenient: bool,
     heard: BTreeSet<SourceId>,
     /// Why nodes cannot take part.
     failures: BTreeMap<SourceId, anyhow::Error>,
@@ -67,6 +70,7 @@ impl Nodes {
             is_complete: false,
             is_ready: false,
             is_patient: true,
+            is_lenient: true,
             heard: BTreeSet::new(),
             failures: BTreeMap::new(),
             virtual_nodes: BTreeSet::new(),
@@ -91,6 +95,7 @@ impl Nodes {
         };
         let mut stop_at = None;
         let mut patience = std::pin::pin!(sleep(IMPATIENCE));
+        let mut leniency = std::pin::pin!(sleep(LATENESS));
         let mut reader_gone = std::pin::pin!(reader_gone());
         loop {
             let has_no_way_on = targets.is_none() || (self.is_ready && !self.failures.is_empty());
@@ -132,8 +137,9 @@ impl Nodes {
                         self.notice(format!("waiting for node {}", self.names[*id]));
                     }
                 }
+                () = &mut leniency, if self.is_lenient => self.is_lenient = false,
             }
-            if !self.is_patient && targets.is_some() {
+            if targets.is_some() {
                 self.expect_no_longer();
             }
             if !self.is_ready && self.is_complete && self.expected.is_empty() {
@@ -158,12 +164,14 @@ impl Nodes {
 
     /// The run begins without nodes that fail, and when one has answered, without those that have not.
     fn expect_no_longer(&mut self) {
-        if !self.heard.is_empty() {
+        if !self.is_lenient && !self.heard.is_empty() {
             for id in &self.expected {
                 self.failures.entry(*id).or_insert_with(|| anyhow!("it has not answered"));
             }
         }
-        self.expected.retain(|id| !self.failures.contains_key(id));
+        if !self.is_patient {
+            self.expected.retain(|id| !self.failures.contains_key(id));
+        }
     }
 
     /// Everybody has been heard who was there from the start; the run begins, unless nobody can take part.

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::bail;
-use futures::StreamExt as _;
-use futures::stream::{BoxStream, SelectAll};
+use futures::future;
+use futures::stream::{self, BoxStream, SelectAll};
+use futures::{Stream, StreamExt as _};
 use gadgets::labels::LabelSelector;
+use gadgets::workload::Workload;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -31,6 +33,23 @@ pub(crate) struct WantedPods {
     /// Their names; any if empty.
     pub(crate) names: Vec<String>,
     pub(crate) labels: LabelSelector,
+    /// What they are or belong to; anything if empty.
+    pub(crate) workloads: Vec<Workload>,
+}
+
+impl WantedPods {
+    /// Whether a pod may be one of them, as far as names and owners say. Its agent, which knows more, decides.
+    fn may_include(&self, pod: &Pod) -> bool {
+        let name = pod.name_any();
+        let is_named = self.names.is_empty() || self.names.contains(&name);
+        let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+        let controller = controller.map(|owner| Workload::new(&owner.kind, &owner.name));
+        // Only its Job knows what that belongs to: anything but what makes pods itself.
+        let is_of_job = controller.as_ref().is_some_and(|controller| controller.kind == "Job");
+        let own = Workload::of_pod(&name, controller, pod.labels());
+        let is_wanted = |wanted: &Workload| own.contains(wanted) || is_of_job && !wanted.makes_pods();
+        is_named && (self.workloads.is_empty() || self.workloads.iter().any(is_wanted))
+    }
 }
 
 /// An agent, as its pod says.
@@ -78,12 +97,28 @@ enum Watch {
     Pods(String),
 }
 
+/// How long the API server is listened to before it is asked to go on, in seconds: a connection that is dead without a
+/// word is noticed so much later.
+const LISTENING: u32 = 60;
+
+/// Follows pods, and begins anew after each failure. The library's own watcher would go on with what failed: of an API
+/// server that says no (it does while it starts) it takes each line of the answer for a failure of its own.
+fn follow(api: Api<Pod>, config: watcher::Config) -> impl Stream<Item = PodEvent> {
+    let config = config.timeout(LISTENING);
+    let until_failure = |has_failed: &mut bool, event: PodEvent| {
+        let is_over = std::mem::replace(has_failed, event.is_err());
+        future::ready((!is_over).then_some(event))
+    };
+    stream::repeat_with(move || watcher(api.clone(), config.clone()).scan(false, until_failure))
+        .flatten()
+        .default_backoff()
+}
+
 impl Targets {
     pub(super) fn new(cluster: &Cluster, wanted: Wanted) -> Self {
         let mut watches = SelectAll::new();
         let mut add = |what: Watch, api: Api<Pod>, config: watcher::Config| {
-            let events = watcher(api, config).default_backoff();
-            watches.push(events.map(move |event| (what.clone(), event)).boxed());
+            watches.push(follow(api, config).map(move |event| (what.clone(), event)).boxed());
         };
         let client = || cluster.client.clone();
         let of_agents = watcher::Config::default().labels(SELECTOR);
@@ -208,8 +243,7 @@ impl Targets {
     }
 
     fn set_pod(&mut self, pod: &Pod) -> Vec<Change> {
-        let names = self.wanted.pods.as_ref().map(|pods| &pods.names[..]).unwrap_or_default();
-        let is_wanted = names.is_empty() || names.contains(&pod.name_any());
+        let is_wanted = self.wanted.pods.as_ref().is_none_or(|pods| pods.may_include(pod));
         let has_ended = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         // One that ended while we looked ran while we looked: its agent knows whether it was seen.
         let is_past = has_ended.is_some_and(|phase| matches!(phase, "Succeeded" | "Failed")) && self.incomplete > 0;

@@ -22,7 +22,7 @@ pub(super) fn page(rows: &[(&Row, &Measured)]) -> String {
     for (row, measured) in rows {
         let verdicts = measured.verdicts(row);
         let reached = verdicts.iter().filter(|verdict| verdict.is_reached).count();
-        let anchor = row.title.to_lowercase().replace(' ', "-");
+        let anchor = row.title.to_lowercase().replace(',', "").replace(' ', "-");
         let _ = writeln!(page, "| [{}](#{anchor}) | {reached} of {} |", row.title, verdicts.len());
     }
     for (row, measured) in rows {

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use gadgets::spec::RING_BYTES_MAX;
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tests::Frozen;
 
 use super::Limit::{AtLeast, AtMost};
 use super::{Goal, Row};
@@ -72,24 +72,20 @@ fn printed(stage: &Stage, load: &Load, tool: &Ours, place: Place, name: &str, ta
     let generator = load.start(&stage.watched)?;
     let running = Running::start(tool, stage, place)?;
     let agent = *running.children().first().context("the client has no agent")?;
-    fill(generator, agent)?;
+    let frozen = fill(generator, agent)?;
     let began = Instant::now();
-    kill(agent, Signal::SIGCONT)?;
+    drop(frozen);
     let work = running.stop()?;
     let seconds = began.elapsed().as_secs_f64();
     push(table, name, load, seconds, work.cpu.as_secs_f64(), [work.seen, work.lost]);
     Ok(())
 }
 
-/// Fills the ring of an agent, which is stopped then.
-pub(super) fn fill(generator: Generator, agent: Pid) -> Result<()> {
-    kill(agent, Signal::SIGSTOP)?;
-    let is_stopped = || std::fs::read_to_string(format!("/proc/{agent}/stat")).is_ok_and(|stat| stat.contains(") T "));
-    while !is_stopped() {
-        std::thread::yield_now();
-    }
+/// Fills the ring of an agent, which stands until the result is dropped.
+pub(super) fn fill(generator: Generator, agent: Pid) -> Result<Frozen> {
+    let frozen = Frozen::new(agent);
     generator.run()?;
-    Ok(())
+    Ok(frozen)
 }
 
 /// The bench is the client, and only counts.
@@ -97,9 +93,9 @@ fn counted(stage: &Stage, load: &Load, table: &mut Table) -> Result<()> {
     let generator = load.start(&stage.watched)?;
     let cgroup = stage.tool_cgroup()?;
     let mut agent = Own::start(Some(&cgroup), run_of("opensnoop", &stage.watched, Some(RING_BYTES_MAX)))?;
-    fill(generator, agent.process.pid())?;
+    let frozen = fill(generator, agent.process.pid())?;
     let (before, began) = (cgroup.cpu()?, Instant::now());
-    agent.process.signal(Signal::SIGCONT);
+    drop(frozen);
     let (seen, trailer) = agent.watch.stop()?;
     let seconds = began.elapsed().as_secs_f64();
     // Nobody listens any more: the agent ends.

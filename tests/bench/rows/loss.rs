@@ -1,7 +1,6 @@
 //! What is lost when much happens, and whether it is told.
 
 use anyhow::{Context as _, Result};
-use nix::sys::signal::{Signal, kill};
 use std::time::Instant;
 
 use super::Limit::{AtLeast, AtMost};
@@ -103,9 +102,9 @@ fn accounting(stage: &Stage) -> Result<Table> {
         let generator = load.start(&stage.watched)?;
         let mut running = Running::start(&tool, stage, Place::File)?;
         let agent = *running.children().first().context("the client has no agent")?;
-        fill(generator, agent)?;
+        let frozen = fill(generator, agent)?;
         let began = Instant::now();
-        kill(agent, Signal::SIGCONT)?;
+        drop(frozen);
         running.wait_for_told_loss()?;
         table.push("agent stopped", TOLD, began.elapsed().as_secs_f64() * 1e3);
         let work = running.stop()?;

@@ -5,11 +5,14 @@
 
 mod agent;
 mod beside;
+mod calls;
 mod cluster;
+mod connections;
 mod drain;
 mod first_event;
 mod loss;
 mod opens;
+mod starts;
 mod streams;
 
 use anyhow::Result;
@@ -18,7 +21,7 @@ use crate::stage::Stage;
 use crate::table::Table;
 
 /// Those that need no more than this host, in the order of the page.
-pub(crate) static ROWS: [&Row; 9] = [
+pub(crate) static ROWS: [&Row; 12] = [
     &opens::UNWATCHED,
     &opens::WATCHED,
     &beside::ROW,
@@ -27,8 +30,11 @@ pub(crate) static ROWS: [&Row; 9] = [
     &drain::ROW,
     &first_event::ROW,
     &agent::ROW,
+    &starts::ROW,
     &streams::ROW,
-    // To come: traceloop, tcptop, dns.
+    &calls::ROW,
+    &connections::ROW,
+    // To come: traceloop, dns.
 ];
 
 /// Those that need the cluster of the tests, and are measured if they are named.

@@ -43,6 +43,20 @@ pub(super) fn mount_as(mode: Mode) {
     }
 }
 
+/// Has a group of net_cls mark packets: from then on, up to 5.14, no new socket has a cgroup. Returns whether this kernel
+/// can; there is no way back.
+pub(super) fn use_net_cls() -> bool {
+    let (point, none) = (Path::new("/run/net_cls"), None::<&str>);
+    fs::create_dir_all(point).unwrap();
+    let is_there = mount(none, point, Some("cgroup"), MsFlags::empty(), Some("net_cls")).is_ok();
+    if is_there {
+        let group = point.join("marked");
+        fs::create_dir(&group).unwrap();
+        fs::write(group.join("net_cls.classid"), "1").unwrap();
+    }
+    is_there
+}
+
 fn mount_one(kind: &str, point: &Path, options: Option<&str>) {
     mount(Some(kind), point, Some(kind), MsFlags::empty(), options).unwrap();
 }

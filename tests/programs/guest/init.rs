@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fs::{self, File, OpenOptions};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
@@ -33,6 +34,7 @@ fn mount_all() {
         ("proc", "/proc"),
         ("sysfs", "/sys"),
         ("devtmpfs", "/dev"),
+        ("devpts", "/dev/pts"),
         ("tmpfs", "/run"),
         ("tmpfs", "/tmp"),
         ("tracefs", "/sys/kernel/tracing"),
@@ -42,11 +44,25 @@ fn mount_all() {
     }
     // Security modules follow it where a program has no name but its descriptor (TOMOYO, in Debian's 5.10).
     symlink("/proc/self/fd", "/dev/fd").unwrap();
+    bring_up_loopback();
     // Its messages are for the console.
     let console = OpenOptions::new().read(true).write(true).open("/dev/console").unwrap();
     for standard in 0..3 {
         redirect(&console, standard);
     }
+}
+
+fn bring_up_loopback() {
+    use std::os::fd::AsRawFd as _;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    // SAFETY: all of it may be zero.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the kernel reads what it takes for this request.
+    assert_eq!(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }, 0);
 }
 
 fn redirect(to: &File, standard: i32) {

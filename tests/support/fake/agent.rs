@@ -138,7 +138,7 @@ impl FakeAgent {
             pod: Some(format!("web-of-{}", self.node)),
             ..CgroupEntry::default()
         };
-        self.send(&Frame::Dictionary(Dictionary { cgroups: vec![entry], gone: vec![] })).await;
+        self.send(&Frame::Dictionary(Dictionary { cgroups: vec![entry], ..Dictionary::default() })).await;
         let voice = self.voice.clone();
         self.heart = Some(self.tasks.spawn(async move {
             let mut interval = interval(HEARTBEAT);

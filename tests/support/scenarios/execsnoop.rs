@@ -3,10 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-
-use super::{Containers, Scenario, Storm, provide_workload};
+use super::{Attempt, Containers, Scenario, Storm, provide_workload};
 use crate::{Seen, texts};
 
 /// All of it.
@@ -14,8 +11,9 @@ pub(super) static EXECSNOOP: Scenario = Scenario {
     gadget: "execsnoop",
     client: "kubectl-gadget",
     agent: "gadget-agent",
+    of_sockets: false,
     exact,
-    storm: Storm { name: "storm", count: 400, args: &["8000"], others: 1 },
+    storm: Some(Storm { name: "storm", count: 400, args: &["8000"], each: 1, others: 1, options: &[] }),
 };
 
 /// Bytes of arguments that are kept: the limits of `execsnoop.bpf.c`.
@@ -34,18 +32,14 @@ struct Exec {
 /// What the workload did, by token: its log is written from /proc by the programs that were started, and by the caller
 /// of those that were not.
 fn read_log(path: &std::path::Path) -> HashMap<Vec<u8>, Exec> {
-    let log = fs::read_to_string(path).unwrap();
-    let lines: Vec<_> = log.lines().map(parse_line).collect();
+    let lines: Vec<_> = Attempt::read_all(path).into_iter().map(exec_of_log).collect();
     let count = lines.len();
     let by_token: HashMap<_, _> = lines.into_iter().collect();
     assert_eq!(by_token.len(), count, "the workload's log names a token twice");
     by_token
 }
 
-fn parse_line(line: &str) -> (Vec<u8>, Exec) {
-    let mut words = line.split(' ');
-    let ret: i64 = words.next().unwrap().parse().unwrap();
-    let args: Vec<Vec<u8>> = words.map(|word| BASE64_STANDARD.decode(word).unwrap()).collect();
+fn exec_of_log(Attempt { result: ret, args }: Attempt) -> (Vec<u8>, Exec) {
     let token = token_of(&args).unwrap();
     let (args, truncated) = if ret == 0 { kept_of_started(args) } else { kept_of_failed(args) };
     (token, Exec { ret, args, truncated })

@@ -11,8 +11,9 @@ pub(super) static FORKSNOOP: Scenario = Scenario {
     gadget: "forksnoop",
     client: "tiny-client",
     agent: "tiny-agent",
+    of_sockets: false,
     exact,
-    storm: Storm { name: "vforks", count: 1200, args: &[], others: 0 },
+    storm: Some(Storm { name: "vforks", count: 1200, args: &[], each: 1, others: 0, options: &[] }),
 };
 
 fn exact(containers: &mut dyn Containers, options: &[&str], forks: usize) -> Seen {

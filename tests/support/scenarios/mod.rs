@@ -3,15 +3,26 @@
 //! End to end they run on this kernel, in containerd's containers; in the kernel matrix on others. A gadget of the
 //! catalogue that has none fails the tests of the architecture.
 
+pub mod bcc;
+mod bindsnoop;
+mod calls;
+mod capabilities;
 mod execsnoop;
+mod flows;
 mod forksnoop;
 mod opensnoop;
+mod syscalls;
+mod tcpstates;
+mod tcptop;
+mod tcptracer;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use gadgets::diagnosis::Diagnosis;
 
 use crate::{Client, Seen, agent_command, dist};
@@ -34,11 +45,13 @@ pub struct Scenario {
     client: &'static str,
     /// The agent that knows it.
     pub agent: &'static str,
+    /// Its events are sockets', whose owners it records where the kernel does not keep them.
+    pub of_sockets: bool,
     /// Runs a workload of this size in one pod and another beside it, and checks that each event of the one is shown as
     /// it should be, once, and none of the other.
     exact: fn(&mut dyn Containers, &[&str], usize) -> Seen,
-    /// A command of the workload that makes events.
-    storm: Storm,
+    /// A command of the workload that makes events; none if nobody could make too many.
+    storm: Option<Storm>,
 }
 
 /// `workload NAME COUNT ARG…`
@@ -46,12 +59,36 @@ struct Storm {
     name: &'static str,
     count: u64,
     args: &'static [&'static str],
+    /// Events of each of COUNT.
+    each: u64,
     /// Events beside COUNT: the container's own.
     others: u64,
+    /// What else the gadget is told.
+    options: &'static [&'static str],
 }
 
 /// One for every gadget.
-pub static SCENARIOS: [&Scenario; 3] = [&execsnoop::EXECSNOOP, &forksnoop::FORKSNOOP, &opensnoop::OPENSNOOP];
+pub static SCENARIOS: [&Scenario; 10] = [
+    &bindsnoop::BINDSNOOP,
+    &capabilities::CAPABILITIES,
+    &execsnoop::EXECSNOOP,
+    &flows::FLOWS,
+    &forksnoop::FORKSNOOP,
+    &opensnoop::OPENSNOOP,
+    &syscalls::SYSCALLS,
+    &tcpstates::TCPSTATES,
+    &tcptop::TCPTOP,
+    &tcptracer::TCPTRACER,
+];
+
+/// Those of the gadgets that GADGETS names in the environment, if it does; else all.
+pub fn chosen() -> impl Iterator<Item = &'static Scenario> {
+    let names = std::env::var("GADGETS").ok();
+    let is_chosen = move |scenario: &&Scenario| {
+        names.as_ref().is_none_or(|names| names.split(',').any(|name| name == scenario.gadget))
+    };
+    SCENARIOS.into_iter().filter(is_chosen)
+}
 
 impl Scenario {
     /// That of a gadget.
@@ -81,17 +118,18 @@ impl Scenario {
 
     /// With its agent stopped, the gadget's ring runs full: what was shown and what was told to be lost is all there was.
     pub fn overload(&self, containers: &mut dyn Containers) {
+        let Some(storm) = &self.storm else { return };
         let pod = format!("storm-{}", self.gadget);
         let workload = provide_workload(containers);
         let go = format!("go-{}", self.gadget);
         let go_file = containers.shared_folder().join(&go);
         let _ = fs::remove_file(&go_file);
-        let mut client = self.client(&["-p", &pod, "--buffer", "64KiB"]);
+        let mut client = self.client(&[&["-p", &pod, "--buffer", "64KiB"], storm.options].concat());
         let go = format!("/tmp/{go}");
-        let count = self.storm.count.to_string();
-        let command = [&[&workload, "after-one", &go, self.storm.name, &count], self.storm.args].concat();
+        let count = storm.count.to_string();
+        let command = [&[&workload, "after-one", &go, storm.name, &count], storm.args].concat();
         containers.start(&format!("storm/{pod}"), "app", &command);
-        let before = 1 + self.storm.others;
+        let before = storm.each + storm.others;
         client.read_until_seen("the first events", |seen| {
             seen.iter().filter(|line| line["type"] == "event").count() as u64 == before
         });
@@ -102,7 +140,7 @@ impl Scenario {
         let seen = client.stop();
 
         let shown = seen.events().len() as u64;
-        assert_eq!(shown + seen.lost(), self.storm.count + self.storm.others, "{}", seen.said);
+        assert_eq!(shown + seen.lost(), storm.count * storm.each + storm.others, "{}", seen.said);
         assert!(seen.lost() > 0, "the storm was too weak to prove anything");
         for loss in seen.of_type("loss") {
             assert_eq!((&loss["stage"], &loss["pod"]), (&"kernel_ring".into(), &pod.as_str().into()), "{loss}");
@@ -113,6 +151,49 @@ impl Scenario {
     /// The gadget, running.
     fn client(&self, options: &[&str]) -> Client {
         Client::start_with(self.client, &[&[self.gadget], options].concat())
+    }
+}
+
+/// Many pods, one after the other: each program is its own pod's, and nothing is seen of those that nobody watches.
+pub fn crowd(containers: &mut dyn Containers, options: &[&str], pods: usize) {
+    let workload = provide_workload(containers);
+    let client = execsnoop::EXECSNOOP.client(&[&["-n", "crowd"], options].concat());
+    for number in 0..pods {
+        let namespace = if number % 2 == 0 { "crowd" } else { "others" };
+        let (pod, token) = (format!("{namespace}/pod-{number}"), format!("token-{number}"));
+        containers.start(&pod, "app", &[&workload, "report", "/tmp/crowd.log", &token]);
+        containers.wait(&pod, "app");
+    }
+    let seen = client.stop();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let rows: Vec<_> = seen.events().iter().map(|event| (text(&event["pod"]), text(&event["args"][3]))).collect();
+    let expected: Vec<_> =
+        (0..pods).step_by(2).map(|number| (format!("pod-{number}"), format!("token-{number}"))).collect();
+    assert_eq!(rows, expected);
+    assert_eq!(seen.lost(), 0);
+}
+
+/// A line of the workload's log: what came of an attempt, and what belongs to it.
+struct Attempt {
+    /// 0 or more, or minus the error.
+    result: i64,
+    args: Vec<Vec<u8>>,
+}
+
+impl Attempt {
+    /// All that were written down.
+    fn read_all(log: &Path) -> Vec<Self> {
+        let parse = |line: &str| {
+            let mut words = line.split(' ');
+            let result = words.next().unwrap().parse().unwrap();
+            Self { result, args: words.map(|word| BASE64_STANDARD.decode(word).unwrap()).collect() }
+        };
+        fs::read_to_string(log).unwrap().lines().map(parse).collect()
+    }
+
+    /// One of its arguments.
+    fn text(&self, index: usize) -> String {
+        String::from_utf8(self.args[index].clone()).unwrap()
     }
 }
 

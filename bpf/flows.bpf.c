@@ -1,0 +1,472 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * flows: whom containers talk to, each peer and port once.
+ *
+ * Connections of TCP are seen where their sockets change state; datagrams where they are handed to the kernel, and where a program
+ * takes them. Nothing is done for each packet, and nothing in the path of those that only pass through the node.
+ */
+#include "socket.h"
+#include "compat.h"
+#include "connection.h"
+#include "datagram.h"
+#include "file.h"
+#include "nested.h"
+
+enum direction {
+	egress = 0,
+	ingress = 1,
+};
+
+enum protocol {
+	tcp = 6,
+	udp = 17,
+	udplite = 136,
+};
+
+struct flow {
+	struct gadget_header header;
+	gadget_pid pid GADGET_DOC("process that connects, sends or receives; 0 if the kernel accepted it");
+	gadget_uid uid GADGET_DOC("user id of the process, or whose the socket is");
+	char comm[TASK_COMM_LEN] GADGET_DOC("name of the thread; empty if the kernel accepted it");
+	enum direction direction GADGET_DOC("egress if the container began, ingress if the peer did");
+	enum protocol protocol GADGET_DOC("tcp, udp or udplite");
+	gadget_policy_peer local GADGET_DOC("its own address and port, as far as it is bound by then");
+	gadget_policy_peer peer GADGET_DOC("address and port at the other end");
+};
+
+GADGET_STREAM(events, struct flow, 0);
+
+/* What makes two flows the same: of ports only that of who answers. */
+struct flow_key {
+	__u64 cgroup;
+	struct in6_addr peer;
+	__u16 port;
+	__u8 direction;
+	__u8 protocol;
+	__u32 reserved;
+};
+
+/* Those that were shown. One that was not seen for long may be put out by another. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct flow_key);
+	__type(value, __u8);
+} shown SEC(".maps");
+
+#define EEXIST 17
+
+static __always_inline struct flow_key key_of(const struct flow *flow, enum direction direction)
+{
+	struct flow_key key = {
+		.cgroup = flow->header.cgroup,
+		.port = direction == egress ? flow->peer.port : flow->local.port,
+		.direction = direction,
+		.protocol = flow->protocol,
+	};
+
+	__builtin_memcpy(&key.peer, flow->peer.address, sizeof(key.peer));
+	return key;
+}
+
+static __always_inline bool is_shown(const struct flow *flow, enum direction direction)
+{
+	struct flow_key key = key_of(flow, direction);
+
+	return bpf_map_lookup_elem(&shown, &key);
+}
+
+static __always_inline void show(struct flow *flow, enum direction direction)
+{
+	struct flow_key key = key_of(flow, direction);
+	__u8 yes = true;
+
+	/* On another CPU it may be seen as well. Before 6.4 the result has 32 bits. */
+	if ((int)bpf_map_update_elem(&shown, &key, &yes, BPF_NOEXIST) == -EEXIST)
+		return;
+	flow->direction = direction;
+	/* What was lost may be shown another time. */
+	if (!gadget_send(&events, &flow->header, sizeof(*flow)))
+		bpf_map_delete_elem(&shown, &key);
+}
+
+#define IPV4_AS_IPV6 bpf_htonl(0xffff)
+
+/* Whether it stays inside: with a loopback address, or none, which means that, or between a socket's own address and itself. */
+static __always_inline bool is_inside(const struct flow *flow)
+{
+	struct in6_addr peer, local;
+	__be32 *p = peer.s6_addr32, *l = local.s6_addr32;
+
+	__builtin_memcpy(&peer, flow->peer.address, sizeof(peer));
+	__builtin_memcpy(&local, flow->local.address, sizeof(local));
+	if (p[0] == l[0] && p[1] == l[1] && p[2] == l[2] && p[3] == l[3])
+		return true;
+	if (p[0] || p[1])
+		return false;
+	if (p[2] == IPV4_AS_IPV6)
+		return !p[3] || (p[3] & bpf_htonl(0xff000000)) == bpf_htonl(127u << 24);
+	return !p[2] && (!p[3] || p[3] == bpf_htonl(1));
+}
+
+static __always_inline void set_current_task(struct flow *flow)
+{
+	flow->pid = bpf_get_current_pid_tgid() >> 32;
+	flow->uid = bpf_get_current_uid_gid();
+	bpf_get_current_comm(flow->comm, sizeof(flow->comm));
+}
+
+/* In an interrupt nobody knows the process, but for its user. */
+static __always_inline bool is_wanted_of_socket(struct flow *flow, const struct sock *sk)
+{
+	if (!gadget_socket_wanted(&flow->header, 0, sk))
+		return false;
+	flow->uid = BPF_CORE_READ(sk, sk_uid.val);
+	return known_task_wanted(flow->pid, flow->uid, flow->comm);
+}
+
+/* ---- TCP ---- */
+
+static __always_inline void state_changed(const struct sock *sk, int old, int new)
+{
+	struct flow flow = { .protocol = tcp };
+
+	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
+		return;
+	socket_changed(sk, old, new);
+	if (new == TCP_SYN_SENT) {
+		/* In connect(2). Its own port is not chosen yet. */
+		if (!gadget_socket_wanted(&flow.header, 0, sk) || !task_wanted())
+			return;
+		set_current_task(&flow);
+	} else if (old == TCP_SYN_RECV && (new == TCP_ESTABLISHED || new == TCP_FIN_WAIT1)) {
+		if (!is_wanted_of_socket(&flow, sk))
+			return;
+	} else {
+		return;
+	}
+	endpoint_of_socket(&flow.local, sk);
+	endpoint_of_peer(&flow.peer, sk);
+	if (is_inside(&flow))
+		return;
+	if (new == TCP_SYN_SENT)
+		show(&flow, egress);
+	/* Two that connect to each other at the same time go through that state, too. */
+	else if (!is_shown(&flow, egress))
+		show(&flow, ingress);
+}
+
+GADGET_NESTED(inet_sock_set_state, state_changes, sk, state_changed(sk, old, new), const struct sock *sk, int old, int new)
+
+/* ---- UDP ---- */
+
+#define EPHEMERAL 32768 /* ports from here on are what kernels choose, if nobody has changed that */
+#define SOCK_BINDPORT_LOCK 8
+
+/* Whether the program has asked for the socket's port. */
+static __always_inline bool has_chosen_port(const struct sock *sk)
+{
+	return sk && BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_BINDPORT_LOCK;
+}
+
+/*
+ * A datagram that a program sends or takes. Of an exchange who sends first has begun it, and what was shown says who did: the
+ * rest of both ways is no flow of its own.
+ *
+ * What began before the run is judged by its ports. Who sends from a port that it asked for, and no kernel would choose, to one
+ * that a kernel would, answers; who takes something from such a port at one that it did not ask for is answered.
+ */
+static __noinline void datagram_seen(struct flow *flow, const struct sock *sk, bool is_sent)
+{
+	__u16 local = flow->local.port, peer = flow->peer.port;
+
+	if (!peer || is_inside(flow) || is_shown(flow, egress) || is_shown(flow, ingress))
+		return;
+	if (is_sent)
+		show(flow, local < EPHEMERAL && peer >= EPHEMERAL && has_chosen_port(sk) ? ingress : egress);
+	else
+		show(flow, local >= EPHEMERAL && peer < EPHEMERAL && !has_chosen_port(sk) ? egress : ingress);
+}
+
+static __always_inline bool is_named(const struct sock *sk, __u16 family)
+{
+	return family == AF_INET || (family == AF_INET6 && BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6);
+}
+
+/* What a socket of UDP is to send, to whom it names or, without a name, to whom it is connected. */
+static __always_inline void sends(struct sock *sk, struct msghdr *message)
+{
+	void *name = BPF_CORE_READ(message, msg_name);
+	struct flow flow = {};
+
+	if (!gadget_wanted(&flow.header, 0))
+		return;
+	if (!name)
+		endpoint_of_peer(&flow.peer, sk);
+	else if (!is_named(sk, endpoint_of_copied_sockaddr(&flow.peer, name, BPF_CORE_READ(message, msg_namelen))))
+		return;
+	flow.protocol = BPF_CORE_READ(sk, sk_protocol);
+	endpoint_of_socket(&flow.local, sk);
+	set_current_task(&flow);
+	datagram_seen(&flow, sk, true);
+}
+
+SEC("fentry/udp_sendmsg")
+int BPF_PROG(udp_sends, struct sock *sk, struct msghdr *message)
+{
+	sends(sk, message);
+	return 0;
+}
+
+SEC("fentry/udpv6_sendmsg")
+int BPF_PROG(udpv6_sends, struct sock *sk, struct msghdr *message)
+{
+	sends(sk, message);
+	return 0;
+}
+
+SEC("kprobe/udp_sendmsg")
+int BPF_KPROBE(udp_sends_slowly, struct sock *sk, struct msghdr *message)
+{
+	sends(sk, message);
+	return 0;
+}
+
+SEC("kprobe/udpv6_sendmsg")
+int BPF_KPROBE(udpv6_sends_slowly, struct sock *sk, struct msghdr *message)
+{
+	sends(sk, message);
+	return 0;
+}
+
+/* What sendmsg(2) and sendmmsg(2) get, as far as it is read. */
+struct message {
+	__u64 name;
+	__u32 name_size;
+};
+#define MESSAGE_STRIDE 64 /* bytes from one to the next of many */
+#define MESSAGES_MAX 8	  /* of one call that are looked at */
+
+/* A system call's socket of UDP, with a flow of the current task's, if that is wanted. */
+static __always_inline struct sock *sending_socket(struct flow *flow, struct pt_regs___kernel *regs)
+{
+	struct sock *sk;
+
+	if (!gadget_wanted(&flow->header, 0))
+		return NULL;
+	sk = current_socket((__s32)syscall_argument(regs, 0));
+	if (!sk || !is_internet(BPF_CORE_READ(sk, __sk_common.skc_family)) || !is_udp_socket(sk))
+		return NULL;
+	flow->protocol = BPF_CORE_READ(sk, sk_protocol);
+	endpoint_of_socket(&flow->local, sk);
+	set_current_task(flow);
+	return sk;
+}
+
+static __always_inline void was_sent(struct flow *flow, const struct sock *sk, const void *name, __u32 size)
+{
+	if (!name)
+		endpoint_of_peer(&flow->peer, sk);
+	else if (!is_named(sk, endpoint_of_sockaddr(&flow->peer, name, size)))
+		return;
+	datagram_seen(flow, sk, true);
+}
+
+/* sendto(socket, bytes, size, flags, name, size of name) */
+static __always_inline void sendto_done(long ret)
+{
+	struct pt_regs___kernel *regs = task_syscall_regs();
+	struct flow flow = {};
+	struct sock *sk = sending_socket(&flow, regs);
+
+	if (sk)
+		was_sent(&flow, sk, (const void *)syscall_argument(regs, 4), syscall_argument(regs, 5));
+}
+
+/* sendmsg(socket, message, flags); sendmmsg(socket, messages, number of them, flags), which returns how many were sent. */
+static __always_inline void messages_done(long count)
+{
+	struct pt_regs___kernel *regs = task_syscall_regs();
+	struct flow flow = {};
+	struct sock *sk = sending_socket(&flow, regs);
+	struct message message;
+	__u64 at;
+	int i;
+
+	if (!sk)
+		return;
+	at = syscall_argument(regs, 1);
+	for (i = 0; i < MESSAGES_MAX && i < count; i++) {
+		if (bpf_probe_read_user(&message, sizeof(message), (const void *)at))
+			return;
+		was_sent(&flow, sk, (const void *)message.name, message.name_size);
+		at += MESSAGE_STRIDE;
+	}
+}
+
+static __always_inline void sendmsg_done(long ret)
+{
+	messages_done(1);
+}
+
+static __always_inline void sendmmsg_done(long ret)
+{
+	/* The first is what failed. */
+	messages_done(ret < 1 ? 1 : ret);
+}
+
+/* write(socket, …) and writev */
+static __always_inline void write_done(long ret)
+{
+	struct flow flow = {};
+	struct sock *sk = sending_socket(&flow, task_syscall_regs());
+
+	if (sk)
+		was_sent(&flow, sk, NULL, 0);
+}
+
+SYSCALL_EXIT(sendto, sendto_done)
+SYSCALL_EXIT(sendmsg, sendmsg_done)
+SYSCALL_EXIT(sendmmsg, sendmmsg_done)
+SYSCALL_EXIT(write, write_done)
+SYSCALL_EXIT(writev, write_done)
+
+/* All of them, for kernels that refuse the others; every system call of the node pays. */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(any_send_exited, struct pt_regs *regs, long ret)
+{
+	switch (syscall_number((void *)regs)) {
+	case __NR_sendto:
+		sendto_done(ret);
+		break;
+	case __NR_sendmsg:
+		sendmsg_done(ret);
+		break;
+	case __NR_sendmmsg:
+		sendmmsg_done(ret);
+		break;
+	case __NR_write:
+	case __NR_writev:
+		write_done(ret);
+		break;
+	}
+	return 0;
+}
+
+/* A datagram that the current task has taken. */
+static __always_inline void taken(const struct sk_buff *skb)
+{
+	struct flow flow = {};
+
+	if (!gadget_wanted(&flow.header, 0))
+		return;
+	flow.protocol = endpoints_of_datagram(&flow.peer, &flow.local, skb);
+	set_current_task(&flow);
+	/* Its socket is not known any more. */
+	datagram_seen(&flow, NULL, false);
+}
+
+/*
+ * Where a datagram that was taken is freed: the function that gives it out sleeps in between, and programs at its end are left out
+ * for who sleeps there when another is attached. The one that both ways of receiving call before is inlined into one of them
+ * on some kernels.
+ */
+static __always_inline void done_with(const struct sk_buff *skb)
+{
+	if (is_datagram_that_waited(skb))
+		taken(skb);
+}
+
+SEC("fentry/__consume_stateless_skb")
+int BPF_PROG(datagram_done, struct sk_buff *skb)
+{
+	done_with(skb);
+	return 0;
+}
+
+/* From 6.18 on, unless somebody else holds it; TCP calls it, too. */
+SEC("fentry/skb_attempt_defer_free")
+int BPF_PROG(datagram_deferred, struct sk_buff *skb)
+{
+	done_with(skb);
+	return 0;
+}
+
+/* Since then the tracepoint is not reached, or later and elsewhere. This came with that. */
+struct udp_prod_queue {
+} __attribute__((preserve_access_index));
+
+/* Much that is no datagram of UDP is freed there, too. */
+static __always_inline void freed(struct sk_buff *skb)
+{
+	__be16 protocol = skb->protocol;
+
+	if (bpf_core_type_exists(struct udp_prod_queue))
+		REFUSE_PROGRAM();
+	if (protocol == bpf_htons(ETH_P_IP) || protocol == bpf_htons(ETH_P_IPV6))
+		done_with(skb);
+}
+
+GADGET_NESTED(consume_skb, datagram_freed, skb, freed(skb), struct sk_buff *skb)
+
+/* What came to sockets on hosts of cgroup v1 alone, where nobody knows whose they are until somebody takes it. */
+struct arrival {
+	gadget_policy_peer peer;
+	gadget_policy_peer local;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64); /* address of the socket */
+	__type(value, struct arrival);
+} arrivals SEC(".maps");
+
+/* In an interrupt, before anybody is woken: the last in the queue has just come. */
+static __always_inline void readable(const struct sock *sk)
+{
+	__u16 protocol = sk->sk_protocol;
+	struct flow flow = {};
+	struct arrival arrival = {};
+	struct sk_buff *skb;
+	__u64 key = (__u64)sk;
+
+	if ((protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE) || sk->sk_type != SOCK_DGRAM)
+		return;
+	if (gadget_controller == HIERARCHY_UNIFIED && !is_wanted_of_socket(&flow, sk))
+		return;
+	skb = BPF_CORE_READ(sk, sk_receive_queue.prev);
+	if ((void *)skb == (void *)sk + bpf_core_field_offset(sk->sk_receive_queue))
+		return;
+	if (gadget_controller == HIERARCHY_UNIFIED) {
+		flow.protocol = endpoints_of_datagram(&flow.peer, &flow.local, skb);
+		datagram_seen(&flow, sk, false);
+	} else if (endpoints_of_datagram(&arrival.peer, &arrival.local, skb)) {
+		bpf_map_update_elem(&arrivals, &key, &arrival, BPF_ANY);
+	}
+}
+
+GADGET_NESTED(sk_data_ready, socket_readable, sk, readable(sk), const struct sock *sk)
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(socket_read, struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+	struct arrival *arrival;
+	struct flow flow = {};
+
+	if (gadget_controller == HIERARCHY_UNIFIED)
+		return 0;
+	arrival = bpf_map_lookup_elem(&arrivals, &key);
+	if (!arrival || !gadget_wanted(&flow.header, 0))
+		return 0;
+	flow.protocol = sk->sk_protocol;
+	flow.peer = arrival->peer;
+	flow.local = arrival->local;
+	bpf_map_delete_elem(&arrivals, &key);
+	set_current_task(&flow);
+	datagram_seen(&flow, sk, false);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

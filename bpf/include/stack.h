@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Stacks of the kernel. Each is kept once, under a number that nobody can guess an address from; records carry the number, and
+ * stacks.bpf.c gives out the names of its functions.
+ */
+#pragma once
+
+#include "gadget.h"
+
+const volatile bool gadget_wants_stacks = true; /* else there is no room for them */
+
+#define STACK_FRAMES 127 /* the kernel gives out no more, unless it is told to */
+
+struct gadget_stack {
+	gadget_kernel_stack number;
+	__u32 frame_count;
+	__u32 is_named; /* its names have been given out */
+	__u64 frames[STACK_FRAMES]; /* innermost first */
+};
+
+/* By a hash of its frames. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); /* set by the agent */
+	__type(key, __u64);
+	__type(value, struct gadget_stack);
+} gadget_stacks SEC(".maps");
+
+struct gadget_stack_buffer {
+	__u64 users; /* gadget_take */
+	struct gadget_stack stack;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct gadget_stack_buffer);
+} gadget_stack_buffers SEC(".maps");
+
+static __always_inline __u64 hash_of_frames(const struct gadget_stack *stack)
+{
+	__u64 hash = stack->frame_count;
+	__u32 i;
+
+	for (i = 0; i < STACK_FRAMES && i < stack->frame_count; i++) {
+		hash = (hash ^ stack->frames[i]) * 0x9e3779b97f4a7c15;
+		hash ^= hash >> 32;
+	}
+	return hash;
+}
+
+static __always_inline gadget_kernel_stack kept_stack(void *ctx, struct gadget_stack *stack)
+{
+	long size = bpf_get_stack(ctx, stack->frames, sizeof(stack->frames), 0);
+	struct gadget_stack *kept;
+	__u64 hash;
+
+	if (size <= 0)
+		return GADGET_STACK_NONE;
+	stack->frame_count = size / sizeof(stack->frames[0]);
+	hash = hash_of_frames(stack);
+	kept = bpf_map_lookup_elem(&gadget_stacks, &hash);
+	if (!kept) {
+		/* Neither of the two that mean something else. */
+		stack->number = ((__u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32() | 1) & ~2ull;
+		bpf_map_update_elem(&gadget_stacks, &hash, stack, BPF_NOEXIST);
+		/* Perhaps another CPU was faster. */
+		kept = bpf_map_lookup_elem(&gadget_stacks, &hash);
+	}
+	return kept ? kept->number : GADGET_STACK_UNKEPT;
+}
+
+/* The stack of the kernel at a program that was called with this context. */
+static __always_inline gadget_kernel_stack kernel_stack(void *ctx)
+{
+	gadget_kernel_stack number;
+	struct gadget_stack_buffer *buffer;
+	__u32 zero = 0;
+
+	buffer = bpf_map_lookup_elem(&gadget_stack_buffers, &zero);
+	if (!buffer || !gadget_take(&buffer->users))
+		return GADGET_STACK_UNKEPT;
+	number = kept_stack(ctx, &buffer->stack);
+	gadget_give_back(&buffer->users);
+	return number;
+}

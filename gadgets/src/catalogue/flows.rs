@@ -1,0 +1,101 @@
+//! flows: whom pods talk to.
+
+use super::{
+    DEFERRED_DATAGRAMS, FREED_DATAGRAMS, Gadget, Hook, KPROBES, READABLE_SOCKETS, Report, ReportForm,
+    SYSCALL_TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, Variant,
+};
+
+pub(super) static FLOWS: Gadget = Gadget {
+    name: "flows",
+    aliases: &["flow"],
+    summary: "whom pods talk to by TCP and UDP, each peer and port once",
+    description: "One row for each peer of a container, port and protocol, the first time that it is seen. DIRECTION is egress if \
+                  the container connects or sends first, whatever comes of it, and the port that counts is the peer's; ingress if \
+                  the peer does, and the port that counts is the container's own. Answers are no flows, and what stays on loopback \
+                  is none. A flow that was not seen for long may be shown again, after some ten thousand others. PID is 0 where \
+                  the kernel itself has accepted what came.",
+    object: || bpf::object("flows").unwrap_or_default(),
+    parameters: &[],
+    columns: &["pid", "comm", "direction", "protocol", "local", "peer"],
+    once: true,
+    sampled: None,
+    report: Some(Report {
+        name: "network-policy",
+        doc: "NetworkPolicies that let workloads talk to whom they were seen to talk to",
+        form: ReportForm::NetworkPolicy,
+        parameters: &[],
+        machinery: false,
+    }),
+    hooks: &[
+        Hook {
+            name: "state",
+            without: None,
+            variants: &[Variant {
+                name: "tp_btf",
+                programs: &["state_changes", "state_changes_nested"],
+                requires: &[&TYPED_TRACEPOINTS],
+                cost: "each change of a TCP socket's state",
+            }],
+        },
+        Hook {
+            name: "sends",
+            without: Some("flows of UDP that begin with a datagram sent are not shown"),
+            variants: &[
+                Variant {
+                    name: "fentry",
+                    programs: &["udp_sends", "udpv6_sends"],
+                    requires: &[&TRAMPOLINES],
+                    cost: "each datagram that is sent",
+                },
+                Variant {
+                    name: "kprobe",
+                    programs: &["udp_sends_slowly", "udpv6_sends_slowly"],
+                    requires: &[&KPROBES],
+                    cost: "each datagram that is sent, more",
+                },
+                Variant {
+                    name: "tracepoint",
+                    programs: &["sendto_exited", "sendmsg_exited", "sendmmsg_exited", "write_exited", "writev_exited"],
+                    requires: &[&SYSCALL_TRACEPOINTS],
+                    cost: "each send and write of the node, and a little each system call",
+                },
+                Variant {
+                    name: "tp_btf",
+                    programs: &["any_send_exited"],
+                    requires: &[&TYPED_TRACEPOINTS],
+                    cost: "each system call of the node",
+                },
+            ],
+        },
+        Hook {
+            name: "receives",
+            without: Some("flows of UDP that begin with a datagram received are not shown"),
+            variants: &[
+                Variant {
+                    name: "fentry",
+                    programs: &["datagram_done"],
+                    requires: &[&TRAMPOLINES, &FREED_DATAGRAMS],
+                    cost: "each datagram that is received",
+                },
+                Variant {
+                    name: "deferred",
+                    programs: &["datagram_done", "datagram_deferred"],
+                    requires: &[&TRAMPOLINES, &DEFERRED_DATAGRAMS],
+                    cost: "each datagram that is received, and a little what TCP receives",
+                },
+                Variant {
+                    name: "freed",
+                    programs: &["datagram_freed", "datagram_freed_nested"],
+                    requires: &[&FREED_DATAGRAMS],
+                    cost: "each packet that is freed",
+                },
+                Variant {
+                    name: "readable",
+                    programs: &["socket_readable", "socket_readable_nested", "socket_read"],
+                    requires: &[&READABLE_SOCKETS],
+                    cost: "all that comes to a socket",
+                },
+            ],
+        },
+    ],
+};

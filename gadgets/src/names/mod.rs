@@ -1,0 +1,6 @@
+//! What the kernel's numbers are called.
+
+pub mod capability;
+pub mod errno;
+pub mod open_flags;
+pub mod syscall;

@@ -1,0 +1,75 @@
+//! What the gadgets for single calls cost those who make them: watched, or not.
+
+use anyhow::Result;
+
+use super::Limit::AtMost;
+use super::{Goal, Row};
+use crate::load::Load;
+use crate::stage::Stage;
+use crate::table::Table;
+use crate::tools::{Ours, Place, Running};
+
+const CALL: &str = "a call";
+const ADDED: &str = "added";
+const RATIO: &str = "ratio";
+
+const BINDS: [&str; 3] =
+    ["socket+bind+close, nobody watches", "bindsnoop watches another pod", "bindsnoop watches this pod"];
+const CONNECTS: [&str; 3] =
+    ["connect+accept+close, nobody watches", "tcptracer watches another pod", "tcptracer watches this pod"];
+const CHECKS: [&str; 3] =
+    ["settimeofday, nobody watches", "capabilities watches another pod", "capabilities watches this pod"];
+const CALLS: [&str; 3] = ["getppid, nobody watches", "syscalls watches another pod", "syscalls watches this pod"];
+const STACKS: &str = "capabilities --stack watches this pod";
+
+/// The costs of bindsnoop, tcptracer, capabilities and syscalls.
+pub(super) static ROW: Row = Row {
+    name: "calls",
+    title: "bindsnoop, tcptracer, capabilities and syscalls",
+    about: "One process binds sockets of UDP; makes connections to itself and takes and closes them, four rows each; makes a system call that checks a capability and does nothing else, and one that does nothing at all. Each without a tool, while the gadget watches \
+            another cgroup, and while it watches this process and prints to a file as JSON. Times are those that the process \
+            itself ran; added and ratio are to the same round without a tool.",
+    measure,
+    plot: RATIO,
+    goals: &[
+        Goal::new("unwatched, a bind at most 1.20 x of that without", AtMost(1.2), |table| {
+            table.median(BINDS[1], RATIO)
+        }),
+        Goal::new("a connection at most 1.20 x", AtMost(1.2), |table| table.median(CONNECTS[1], RATIO)),
+        Goal::new("watched, a bind at most 1.40 x", AtMost(1.4), |table| table.median(BINDS[2], RATIO)),
+        Goal::new("a connection at most 1.40 x", AtMost(1.4), |table| table.median(CONNECTS[2], RATIO)),
+    ],
+    note: "The calls that check, and that do nothing, do so little that their ratios say nothing: what is added is the price of \
+           a check, and of any system call beside syscalls.",
+};
+
+fn measure(stage: &Stage) -> Result<Table> {
+    let mut table = Table::new(&[(CALL, "ns"), (ADDED, "ns"), (RATIO, "x")]);
+    let loads = [
+        (Load::binds(stage.events(100_000)), "bindsnoop", BINDS),
+        (Load::connects(stage.events(20_000)), "tcptracer", CONNECTS),
+        (Load::checks(stage.events(500_000)), "capabilities", CHECKS),
+        (Load::syscalls(stage.events(2_000_000)), "syscalls", CALLS),
+    ];
+    for _ in 0..stage.rounds {
+        for (load, gadget, [alone, elsewhere, here]) in &loads {
+            let baseline = load.run(&stage.watched)?.cost();
+            table.push(alone, CALL, baseline);
+            let watching = |cgroup| Ours::json(gadget, cgroup);
+            let mut tools = vec![(elsewhere, watching(&stage.other)), (here, watching(&stage.watched))];
+            if *gadget == "capabilities" {
+                tools.push((&STACKS, watching(&stage.watched).with(&["--stack"])));
+            }
+            for (line, tool) in tools {
+                let mut running = Running::start(&tool, stage, Place::File)?;
+                let ns = load.run(&stage.watched)?.cost();
+                running.settle(0)?;
+                running.stop()?;
+                table.push(line, CALL, ns);
+                table.push(line, ADDED, ns - baseline);
+                table.push(line, RATIO, ns / baseline);
+            }
+        }
+    }
+    Ok(table)
+}

@@ -1,0 +1,46 @@
+//! Each gadget shows the pods that are selected, on every node. What exactly it shows is held to tests/support/scenarios.
+
+use serde_json::Value;
+use tests::cluster::{NODES, Namespace, agents, deployment, start};
+
+/// Opens a file, binds a port, needs a capability, fetches a page from itself and asks the API server, over and over.
+const BUSY: &str = "httpd -p 127.0.0.1:8080 -h /etc; while sleep 0.2; do cat /etc/passwd >/dev/null; chroot / true; \
+                    timeout 0.1 nc -l -p 9000; wget -q -O /dev/null http://127.0.0.1:8080/passwd; \
+                    timeout 1 wget -q -O /dev/null http://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT/; done";
+
+/// A gadget, and an event of it that each such pod makes.
+type Case = (&'static str, fn(&Value) -> bool);
+
+const CASES: [Case; 7] = [
+    ("opensnoop", |event| event["path"] == "/etc/passwd" && event["flags"][0] == "O_RDONLY"),
+    ("bindsnoop", |event| event["address"]["port"] == 9000 && event["protocol"] == "tcp" && event["ret"] == 0),
+    ("capabilities", |event| event["capability"] == "CAP_SYS_CHROOT" && event["syscall"] == "chroot"),
+    ("syscalls", |event| event["syscall"] == "chroot" && event["comm"] == "chroot"),
+    ("tcptracer", |event| {
+        let is_end = event["operation"] == "close" && event["peer"]["port"] == 8080;
+        is_end && event["received"].as_u64() > event["sent"].as_u64()
+    }),
+    ("tcptop", |event| event["peer"]["port"] == 8080 && event["received"].as_u64() > event["sent"].as_u64()),
+    ("flows", |event| {
+        let is_loopback = event["peer"]["address"] == "127.0.0.1";
+        !is_loopback && event["peer"]["port"] == 443 && event["direction"] == "egress" && event["protocol"] == "tcp"
+    }),
+];
+
+#[test]
+fn each_shows_the_pods_of_a_label() {
+    let _agents = agents();
+    let namespace = Namespace::new("gadgets");
+    namespace.run(&[deployment("web", BUSY), deployment("db", BUSY)]);
+    for (gadget, is_wanted) in CASES {
+        let mut client = start(&[gadget, "-n", &namespace.name, "-l", "app=web"], NODES.len());
+        let has = |seen: &[Value], node: &str| {
+            seen.iter().any(|line| line["type"] == "event" && line["node"] == node && is_wanted(line))
+        };
+        let what = format!("what {gadget} is to show on both nodes");
+        client.read_until_seen(&what, |seen| NODES.iter().all(|node| has(seen, node)));
+        let seen = client.stop();
+        assert!(seen.events().iter().all(|event| event["labels"]["app"] == "web"), "{gadget}");
+        assert_eq!((seen.lost(), &seen.summary()["complete"]), (0, &true.into()), "{gadget}: {}", seen.said);
+    }
+}

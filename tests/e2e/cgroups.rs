@@ -1,0 +1,58 @@
+//! Cgroups made by hand, without a runtime. They are a fake of what one makes, where a step must be held up.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// One of a test's own, and what is made below. Removed with it.
+pub(crate) struct Cgroups {
+    root: PathBuf,
+    name: String,
+}
+
+impl Cgroups {
+    pub(crate) fn new(name: &str) -> Self {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let root = mounts.lines().find_map(|line| {
+            let mut words = line.split(' ');
+            let point = words.nth(1)?;
+            (words.next()? == "cgroup2").then(|| PathBuf::from(point))
+        });
+        let name = format!("gadget-test-{}-{name}", std::process::id());
+        Self { root: root.unwrap(), name }
+    }
+
+    /// A file of the same name, where files can be.
+    pub(crate) fn file(&self) -> PathBuf {
+        std::env::temp_dir().join(&self.name)
+    }
+
+    /// The path of one below, in the hierarchy.
+    pub(crate) fn path(&self, below: &str) -> String {
+        format!("/{}{below}", self.name)
+    }
+
+    /// Makes one, and returns its path.
+    pub(crate) fn make(&self, below: &str) -> String {
+        fs::create_dir_all(self.directory(below)).unwrap();
+        self.path(below)
+    }
+
+    /// Where one is mounted.
+    pub(crate) fn directory(&self, below: &str) -> PathBuf {
+        self.root.join(&self.name).join(below.trim_start_matches('/'))
+    }
+
+    /// Runs a shell script in a cgroup.
+    pub(crate) fn run(&self, below: &str, script: &str) {
+        let enter = format!("echo $$ > {}/cgroup.procs; {script}", self.directory(below).display());
+        assert!(Command::new("sh").args(["-c", &enter]).status().unwrap().success());
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        // Its files go by themselves; some are too deep for a path.
+        let _ = Command::new("find").arg(self.directory("")).args(["-depth", "-type", "d", "-delete"]).status();
+    }
+}
