@@ -18,8 +18,8 @@ In each cell a workload in one pod, with another beside it, must be shown event 
 
 - *as deployed*: with the variants that the agent chooses (named by hook in alphabetical order), with the sysctls of the
   distribution
-- *hook: variant*: with that variant, and `kernel.perf_event_paranoid=2` (Debian's 3 refuses tracepoints and kprobes to
-  all but CAP_SYS_ADMIN)
+- *hook: variant*: with that variant, unless the agent chose it anyway, and `kernel.perf_event_paranoid=2` (Debian's 3 refuses
+  tracepoints and kprobes to all but CAP_SYS_ADMIN)
 - *loss*: with a ring that runs full, what is shown and what is told to be lost is all there was
 - *200 pods*: one after the other, every second one watched; execsnoop's filter is that of all gadgets
 - *bcc's …*: beside the tool of that name of libbpf-tools, which hangs on kprobes: both show the same rows (0.26
@@ -27,8 +27,8 @@ In each cell a workload in one pod, with another beside it, must be shown event 
 - *net_cls*: the same as deployed, where net_cls is used: up to 5.14 the kernel then keeps no cgroup with a socket
 
 A cell is `pass`, a number (see below), or a dash where the check has nothing new to say: the ring that runs full is the
-same with any cgroups; hybrid hosts differ from those of v2 in what is mounted beside; and on v1 variants differ only if they
-record whose a socket is. What fails breaks the build.
+same with any cgroups; hybrid hosts differ from those of v2 in what is mounted beside, which matters to how cgroups are told apart
+and to sockets; and on v1 variants differ only if they record whose a socket is. What fails breaks the build.
 This page is written by the run.
 ";
 
@@ -47,6 +47,9 @@ pub(crate) fn page(runs: &[Run]) -> String {
                 let is_it = |cell: &&Cell| cell.mode == mode && cell.gadget == gadget && cell.check == *check;
                 run.cells.iter().find(is_it)
             };
+            if checks.iter().all(|check| cell(check).is_none()) {
+                continue;
+            }
             let texts: Vec<String> = checks.iter().map(|check| text(cell(check), &mut reasons)).collect();
             let _ = writeln!(page, "| {} | {} | {} |", run.release, mode.name(), texts.join(" | "));
         }

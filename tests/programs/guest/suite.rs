@@ -20,7 +20,7 @@ use super::cgroups;
 use super::pods::GuestPods;
 
 /// How much a check makes happen: the guest's processors are emulated. Enough for each way in which the workloads differ.
-const SIZE: usize = 17;
+const SIZE: usize = 18;
 /// Pods of a node that has many.
 const CROWD: usize = 200;
 /// Lists that leave nobody out, for what they add to the programs.
@@ -37,57 +37,74 @@ pub(super) fn run() {
     for mode in Mode::ALL {
         cgroups::mount_as(mode);
         for scenario in chosen() {
-            // One for all checks, as in a cluster; with the sysctls of the distribution at first.
-            set_paranoia("3");
-            let daemon = Daemon::start_with(scenario.agent, scenario.agent);
-            let of_daemon = ["--socket", daemon.socket()];
-            let tell_cell = |name: &str, outcome: Outcome| {
-                let (gadget, check) = (scenario.gadget.to_owned(), name.to_owned());
-                tell(&Report::Cell(Cell { mode, gadget, check, outcome }));
-            };
-            tell_cell("as deployed", check(scenario, "exact", &[&of_daemon[..], &EVERY_TASK].concat()));
-            // Debian's kernels refuse tracepoints and kprobes to all but CAP_SYS_ADMIN. Everybody else's take them.
-            set_paranoia("2");
-            let diagnosis = diagnoses.entry(scenario.gadget).or_insert_with(|| scenario.diagnose().variants);
-            // What differs is whose an event is: for all variants in the same way, but where owners of sockets are recorded.
-            // Hybrid hosts differ from those of version 2 in what is mounted beside.
-            let tries_all = mode == Mode::V2 || mode == Mode::V1 && scenario.of_sockets;
-            let is_tried = |status: &&VariantStatus| status.gadget == scenario.gadget && tries_all;
-            for status in diagnosis.iter().filter(is_tried) {
-                let name = format!("{}={}", status.hook, status.variant);
-                let outcome = match status.state {
-                    VariantState::Best | VariantState::Works => {
-                        let check = || check(scenario, "exact", &[&of_daemon[..], &["--variant", &name]].concat());
-                        // A kernel that preempts programs leaves out runs of one that hangs on every system call. The
-                        // agent says so: then what is missing is told, and another attempt may find all.
-                        let is_told =
-                            |outcome: &Outcome| matches!(outcome, Outcome::Fail(why) if why.contains("left out"));
-                        let first = check();
-                        if is_told(&first) { check() } else { first }
-                    }
-                    VariantState::Unmet => unmet(status, &kernel),
-                    VariantState::Refused => Outcome::Fail(format!("{}\n{}", status.why, status.log.join("\n"))),
-                };
-                tell_cell(&name, outcome);
-            }
-            // The ring is the same, and so is what a witness sees.
-            if mode == Mode::V2 {
-                tell_cell("loss", check(scenario, "loss", &[]));
-                if let Some(witness) = witness(scenario.gadget, &kernel) {
-                    tell_cell(&format!("bcc's {}", witness.tool[0]), check(scenario, "bcc", &[]));
-                }
-            }
-            if scenario.gadget == "execsnoop" && mode != Mode::Hybrid {
-                tell_cell("200 pods", check(scenario, "crowd", &[]));
+            // Hybrid hosts differ from those of version 2 in what is mounted beside: in how cgroups are told apart, and whose
+            // sockets are.
+            if mode != Mode::Hybrid || scenario.gadget == "execsnoop" || scenario.of_sockets {
+                try_gadget(mode, scenario, &kernel, &mut diagnoses);
             }
         }
     }
     if cgroups::use_net_cls() {
-        let (gadget, check) = ("tcpstates".to_owned(), "net_cls".to_owned());
-        let outcome = self::check(Scenario::of(&gadget), "exact", &[]);
-        tell(&Report::Cell(Cell { mode: Mode::V2, gadget, check, outcome }));
+        let scenario = Scenario::of("tcpstates");
+        tell_cell(Mode::V2, scenario, "net_cls", exact(scenario, &[]));
     }
     tell(&Report::End);
+}
+
+fn try_gadget<'a>(
+    mode: Mode,
+    scenario: &'a Scenario,
+    kernel: &str,
+    diagnoses: &mut BTreeMap<&'a str, Vec<VariantStatus>>,
+) {
+    // One for all checks, as in a cluster; with the sysctls of the distribution at first.
+    set_paranoia("3");
+    let daemon = Daemon::start_with(scenario.agent, scenario.agent);
+    let of_daemon = ["--socket", daemon.socket()];
+    let tasks: &[&str] = if mode == Mode::V1 { &[] } else { &EVERY_TASK };
+    let as_deployed = exact(scenario, &[&of_daemon[..], tasks].concat());
+    tell_cell(mode, scenario, "as deployed", as_deployed.clone());
+    // Debian's kernels refuse tracepoints and kprobes to all but CAP_SYS_ADMIN. Everybody else's take them.
+    set_paranoia("2");
+    let diagnosis = diagnoses.entry(scenario.gadget).or_insert_with(|| scenario.diagnose().variants);
+    // What differs is whose an event is: for all variants in the same way, but where owners of sockets are recorded.
+    if mode == Mode::V2 || mode == Mode::V1 && scenario.of_sockets {
+        for status in diagnosis.iter().filter(|status| status.gadget == scenario.gadget) {
+            let name = format!("{}={}", status.hook, status.variant);
+            let is_deployed = |variants: &BTreeMap<String, String>| variants.get(&status.hook) == Some(&status.variant);
+            let outcome = match (&as_deployed, status.state) {
+                (Outcome::Pass { variants, .. }, _) if is_deployed(variants) => as_deployed.clone(),
+                (_, VariantState::Best | VariantState::Works) => {
+                    exact(scenario, &[&of_daemon[..], &["--variant", &name]].concat())
+                }
+                (_, VariantState::Unmet) => unmet(status, kernel),
+                (_, VariantState::Refused) => Outcome::Fail(format!("{}\n{}", status.why, status.log.join("\n"))),
+            };
+            tell_cell(mode, scenario, &name, outcome);
+        }
+    }
+    // The ring is the same, and so is what a witness sees.
+    if mode == Mode::V2 {
+        tell_cell(mode, scenario, "loss", check(scenario, "loss", &[]));
+        if let Some(witness) = witness(scenario.gadget, kernel) {
+            tell_cell(mode, scenario, &format!("bcc's {}", witness.tool[0]), check(scenario, "bcc", &[]));
+        }
+    }
+    if scenario.gadget == "execsnoop" && mode != Mode::Hybrid {
+        tell_cell(mode, scenario, "200 pods", check(scenario, "crowd", &[]));
+    }
+}
+
+fn tell_cell(mode: Mode, scenario: &Scenario, check: &str, outcome: Outcome) {
+    tell(&Report::Cell(Cell { mode, gadget: scenario.gadget.to_owned(), check: check.to_owned(), outcome }));
+}
+
+/// A kernel that preempts programs leaves out runs of one that is running on the same processor already. The agent says so:
+/// then what is missing is told, and another attempt may find all.
+fn exact(scenario: &Scenario, options: &[&str]) -> Outcome {
+    let first = check(scenario, "exact", options);
+    let is_told = matches!(&first, Outcome::Fail(why) if why.contains("left out"));
+    if is_told { check(scenario, "exact", options) } else { first }
 }
 
 fn release() -> String {
