@@ -87,6 +87,12 @@ int deferred_datagrams(void *ctx)
 	return 0;
 }
 
+SEC("fentry/security_sock_graft")
+int socket_hooks(void *ctx)
+{
+	return 0;
+}
+
 /* 6.3 */
 SEC("tp_btf/sk_data_ready")
 int readable_sockets(void *ctx)

@@ -2,8 +2,8 @@
 /*
  * flows: whom containers talk to, each peer and port once.
  *
- * Connections of TCP are seen where their sockets change state; datagrams where they are handed to the kernel, and where a program
- * takes them. Nothing is done for each packet, and nothing in the path of those that only pass through the node.
+ * Connections of TCP are seen where their sockets change state; associations of SCTP where a program asks for them and where it
+ * accepts them; datagrams where they are handed to the kernel, and where a program takes them. Nothing is done for each packet, and nothing in the path of those that only pass through the node.
  */
 #include "socket.h"
 #include "compat.h"
@@ -20,6 +20,7 @@ enum direction {
 enum protocol {
 	tcp = 6,
 	udp = 17,
+	sctp = 132,
 	udplite = 136,
 };
 
@@ -29,7 +30,7 @@ struct flow {
 	gadget_uid uid GADGET_DOC("user id of the process, or whose the socket is");
 	char comm[TASK_COMM_LEN] GADGET_DOC("name of the thread; empty if the kernel accepted it");
 	enum direction direction GADGET_DOC("egress if the container began, ingress if the peer did");
-	enum protocol protocol GADGET_DOC("tcp, udp or udplite");
+	enum protocol protocol GADGET_DOC("tcp, udp, sctp or udplite");
 	gadget_policy_peer local GADGET_DOC("its own address and port, as far as it is bound by then");
 	gadget_policy_peer peer GADGET_DOC("address and port at the other end");
 };
@@ -125,6 +126,12 @@ static __always_inline bool is_wanted_of_socket(struct flow *flow, const struct 
 	return known_task_wanted(flow->pid, flow->uid, flow->comm);
 }
 
+/* Whether a socket can send to an address of this family. */
+static __always_inline bool is_named(const struct sock *sk, __u16 family)
+{
+	return family == AF_INET || (family == AF_INET6 && BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6);
+}
+
 /* ---- TCP ---- */
 
 static __always_inline void state_changed(const struct sock *sk, int old, int new)
@@ -158,6 +165,74 @@ static __always_inline void state_changed(const struct sock *sk, int old, int ne
 
 GADGET_NESTED(inet_sock_set_state, state_changes, sk, state_changed(sk, old, new), const struct sock *sk, int old, int new)
 
+/* ---- SCTP ---- */
+
+/* As the kernel names them to security modules. */
+#define SCTP_SOCKOPT_CONNECTX 110
+#define SCTP_SENDMSG_CONNECT 126
+
+static __always_inline bool is_sctp_socket(const struct sock *sk)
+{
+	return sk && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_SCTP && is_internet(BPF_CORE_READ(sk, __sk_common.skc_family));
+}
+
+/* Whom the current task asks for an association. Of several addresses of a peer, the first. */
+static __always_inline void associates(const struct sock *sk, const void *name, int size)
+{
+	struct flow flow = { .protocol = sctp };
+
+	if (!is_sctp_socket(sk))
+		return;
+	socket_used(sk);
+	if (!gadget_socket_wanted(&flow.header, 0, sk) || !task_wanted())
+		return;
+	if (!is_named(sk, endpoint_of_copied_sockaddr(&flow.peer, name, size)))
+		return;
+	endpoint_of_socket(&flow.local, sk);
+	set_current_task(&flow);
+	if (!is_inside(&flow))
+		show(&flow, egress);
+}
+
+/*
+ * The module that knows SCTP may not be loaded yet, and its functions are not for us: what it asks security modules is in the
+ * kernel itself.
+ */
+SEC("fentry/security_socket_connect")
+int BPF_PROG(association_begins, struct socket *socket, void *name, int size)
+{
+	associates(socket->sk, name, size);
+	return 0;
+}
+
+/* With connectx, or with the first message. */
+SEC("fentry/security_sctp_bind_connect")
+int BPF_PROG(association_begins_by_name, struct sock *sk, int option, void *name, int size)
+{
+	if (option == SCTP_SOCKOPT_CONNECTX || option == SCTP_SENDMSG_CONNECT)
+		associates(sk, name, size);
+	return 0;
+}
+
+/* Where one that waited gets a descriptor's socket. */
+SEC("fentry/security_sock_graft")
+int BPF_PROG(association_accepted, struct sock *sk)
+{
+	struct flow flow = { .protocol = sctp };
+
+	if (!is_sctp_socket(sk))
+		return 0;
+	socket_taken(sk);
+	if (!gadget_socket_wanted(&flow.header, 0, sk) || !task_wanted())
+		return 0;
+	endpoint_of_socket(&flow.local, sk);
+	endpoint_of_peer(&flow.peer, sk);
+	set_current_task(&flow);
+	if (!is_inside(&flow))
+		show(&flow, ingress);
+	return 0;
+}
+
 /* ---- UDP ---- */
 
 #define EPHEMERAL 32768 /* ports from here on are what kernels choose, if nobody has changed that */
@@ -186,11 +261,6 @@ static __noinline void datagram_seen(struct flow *flow, const struct sock *sk, b
 		show(flow, local < EPHEMERAL && peer >= EPHEMERAL && has_chosen_port(sk) ? ingress : egress);
 	else
 		show(flow, local >= EPHEMERAL && peer < EPHEMERAL && !has_chosen_port(sk) ? egress : ingress);
-}
-
-static __always_inline bool is_named(const struct sock *sk, __u16 family)
-{
-	return family == AF_INET || (family == AF_INET6 && BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6);
 }
 
 /* What a socket of UDP is to send, to whom it names or, without a name, to whom it is connected. */

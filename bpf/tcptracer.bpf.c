@@ -2,8 +2,8 @@
 /*
  * tcptracer: connections of TCP that are made, accepted and closed, and attempts that failed.
  *
- * What becomes of a connection is seen where its socket changes its state, often in an interrupt; who accepts one, and what
- * fails before anything is sent, where the system call returns.
+ * What becomes of a connection is seen where its socket changes its state, often in an interrupt; who accepts one, where it is
+ * handed over or the system call returns; what fails before anything is sent, where that does.
  */
 #include "socket.h"
 #include "compat.h"
@@ -217,30 +217,24 @@ static __always_inline void state_changed(const struct sock *sk, int old, int ne
 
 GADGET_NESTED(inet_sock_set_state, state_changes, sk, state_changed(sk, old, new), const struct sock *sk, int old, int new)
 
-static __always_inline struct sock *current_tcp_socket(__s64 descriptor)
+static __always_inline bool is_tcp_socket(const struct sock *sk)
 {
-	struct sock *sk = current_socket(descriptor);
-
-	if (!sk || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP || !is_internet(BPF_CORE_READ(sk, __sk_common.skc_family)))
-		return NULL;
-	return sk;
+	return sk && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP && is_internet(BPF_CORE_READ(sk, __sk_common.skc_family));
 }
 
-/* accept(listener, …) and accept4 */
-static __always_inline void accept_done(long ret)
+/* By the current task. */
+static __always_inline void accepted(const struct sock *sk)
 {
 	struct opener opener = {};
 	struct opened opened = {};
-	struct sock *sk;
-	__u64 key;
+	__u64 key = (__u64)sk;
 
-	if (ret < 0)
+	if (!is_tcp_socket(sk))
 		return;
-	sk = current_tcp_socket(ret);
-	if (!sk || !gadget_socket_wanted(&opened.header, 0, sk))
+	socket_taken(sk);
+	if (!gadget_socket_wanted(&opened.header, 0, sk))
 		return;
 	read_opener(&opener);
-	key = (__u64)sk;
 	/* One that is over by now has been seen to end. */
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_CLOSE)
 		if (bpf_map_update_elem(&openers, &key, &opener, BPF_ANY))
@@ -249,6 +243,24 @@ static __always_inline void accept_done(long ret)
 		return;
 	read_endpoints(sk, &opened.local, &opened.peer);
 	send_opened(&opened, &opener, accept, 0);
+}
+
+/*
+ * Where a connection that waited gets a descriptor's socket. Whoever accepts has mostly slept in there since before the run, or
+ * since before somebody else attached something: then the kernel leaves out what hangs on the end of a function.
+ */
+SEC("fentry/security_sock_graft")
+int BPF_PROG(socket_grafted, struct sock *sk)
+{
+	accepted(sk);
+	return 0;
+}
+
+/* accept(listener, …) and accept4 */
+static __always_inline void accept_done(long ret)
+{
+	if (ret >= 0)
+		accepted(current_socket(ret));
 }
 
 /* connect(socket, address, size of address): what failed before anything was sent. */
@@ -264,8 +276,8 @@ static __always_inline void connect_done(long ret)
 	if (ret >= 0 || ret == -EINPROGRESS || ret == -EALREADY || ret == -EISCONN || ret == -EINTR || ret <= -ERESTARTSYS)
 		return;
 	regs = task_syscall_regs();
-	sk = current_tcp_socket((__s32)syscall_argument(regs, 0));
-	if (!sk)
+	sk = current_socket((__s32)syscall_argument(regs, 0));
+	if (!is_tcp_socket(sk))
 		return;
 	key = (__u64)sk;
 	refusal = bpf_map_lookup_elem(&refusals, &key);
@@ -286,8 +298,8 @@ static __always_inline void connect_done(long ret)
 	send_opened(&opened, &opener, connect, ret);
 }
 
-SYSCALL_END(accept, accept_done)
-SYSCALL_END(accept4, accept_done)
+SYSCALL_EXIT(accept, accept_done)
+SYSCALL_EXIT(accept4, accept_done)
 SYSCALL_END(connect, connect_done)
 
 /* All of them, for kernels that refuse the others; every system call of the node pays. */

@@ -7,7 +7,8 @@
  * is passed on. Where it does not (cgroup v1 alone; before 5.15 once net_cls or net_prio is used), the owner is whoever
  * connected or listened, recorded at that time, and for what was accepted whoever listened last at its address. Such an
  * event is marked GADGET_RECORDED_OWNER. A socket that was there before has no owner then, unless a gadget has looked for it,
- * nor has what is accepted at a port that listen chose itself; such events go to those who watch the host.
+ * nor has, until somebody takes it, what is accepted at a port that listen chose itself; such events go to those who watch
+ * the host.
  */
 #pragma once
 
@@ -85,6 +86,15 @@ static __always_inline void socket_found(const struct sock *sk, __u64 cgroup)
 static __always_inline void socket_used(const struct sock *sk)
 {
 	if (!socket_cgroup(sk))
+		record_owner(sk, current_cgroup(), false);
+}
+
+/* By the current task, in accept. Of whoever listens since before anything was recorded nobody knows more. */
+static __always_inline void socket_taken(const struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	if (!socket_cgroup(sk) && !bpf_map_lookup_elem(&socket_owners, &key))
 		record_owner(sk, current_cgroup(), false);
 }
 

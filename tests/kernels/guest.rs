@@ -40,6 +40,8 @@ pub(crate) struct Kernel {
     /// Its series, or `newest`.
     pub(crate) name: String,
     pub(crate) image: PathBuf,
+    /// A folder of modules, named in the order in which they are to be loaded.
+    pub(crate) modules: PathBuf,
 }
 
 /// What came of one guest.
@@ -145,7 +147,7 @@ impl Files {
         let file = |name: &str| self.folder.join(format!("{}.{name}", kernel.name));
         let (console, results) = (file("console"), file("results"));
         let begin = Instant::now();
-        let ended = self.boot(&kernel.image, &console, &results);
+        let ended = self.boot(kernel, &console, &results);
         let mut run = Run {
             kernel: kernel.name.clone(),
             release: String::new(),
@@ -171,11 +173,27 @@ impl Files {
         run
     }
 
+    /// All guests' root file system, and this kernel's modules.
+    fn initrd_of(&self, kernel: &Kernel) -> PathBuf {
+        let initrd = self.folder.join(format!("{}.initrd", kernel.name));
+        // The kernel reads one archive after the other.
+        let script = r#"cd "$1" && find . | cpio --quiet --create --format newc | cat ../initrd - >"$2""#;
+        let folder = self.folder.join(&kernel.name);
+        fs::create_dir_all(folder.join("modules")).unwrap();
+        for module in fs::read_dir(&kernel.modules).unwrap().map(Result::unwrap) {
+            fs::copy(module.path(), folder.join("modules").join(module.file_name())).unwrap();
+        }
+        let status = Command::new("sh").args(["-euc", script, "sh"]).arg(&folder).arg(&initrd).status().unwrap();
+        assert!(status.success(), "cannot add modules to the guests' root file system: {status}");
+        initrd
+    }
+
     /// Returns whether the guest turned itself off in time.
-    fn boot(&self, image: &Path, console: &Path, results: &Path) -> bool {
+    fn boot(&self, kernel: &Kernel, console: &Path, results: &Path) -> bool {
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-accel", "tcg", "-cpu", PROCESSOR, "-smp", "2", "-m", "1G", "-nodefaults", "-no-reboot"]);
-        command.args(["-display", "none", "-kernel"]).arg(image).arg("-initrd").arg(self.folder.join("initrd"));
+        command.args(["-display", "none", "-kernel"]).arg(&kernel.image);
+        command.arg("-initrd").arg(self.initrd_of(kernel));
         // What the kernel does not know itself is the first process's environment.
         let gadgets = std::env::var("GADGETS").map(|names| format!(" GADGETS={names}")).unwrap_or_default();
         command.arg("-append").arg(format!("{COMMAND_LINE}{gadgets}"));

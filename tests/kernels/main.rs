@@ -12,7 +12,7 @@ mod guest;
 mod table;
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
@@ -61,8 +61,8 @@ fn fetch() -> Vec<Kernel> {
     assert!(output.status.success(), "cannot fetch kernels: {}", output.status);
     let lines = String::from_utf8(output.stdout).unwrap();
     let kernel = |line: &str| {
-        let (name, image) = line.split_once(' ').unwrap();
-        Kernel { name: name.to_owned(), image: PathBuf::from(image) }
+        let [name, image, modules] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        Kernel { name: name.to_owned(), image: image.into(), modules: modules.into() }
     };
     lines.lines().map(kernel).collect()
 }

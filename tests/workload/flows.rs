@@ -1,4 +1,4 @@
-//! Whom it talks to: by TCP and UDP, in every way there is.
+//! Whom it talks to: by TCP and UDP, and SCTP where the kernel has it, in every way there is.
 
 use std::fs;
 use std::io::{IoSlice, IoSliceMut, Read as _, Write as _};
@@ -14,7 +14,7 @@ use nix::sys::uio::writev;
 use nix::unistd::{read, write};
 
 use super::binds::{bound_address, set_option, socket};
-use super::{log, wait_for_file};
+use super::{log, sctp, wait_for_file};
 
 /// Ports below which no kernel chooses one.
 const EPHEMERAL: u16 = 32768;
@@ -27,11 +27,13 @@ struct Ports {
     tcp: u16,
     udp4: [u16; WAYS],
     udp6: [u16; WAYS],
+    /// Of IPv4 and IPv6; none if the kernel has no SCTP.
+    sctp: Option<[u16; 2]>,
 }
 
 impl Ports {
     fn write(&self, file: &str) {
-        let all = [self.tcp].into_iter().chain(self.udp4).chain(self.udp6);
+        let all = [self.tcp].into_iter().chain(self.udp4).chain(self.udp6).chain(self.sctp.into_iter().flatten());
         let words: Vec<String> = all.map(|port| port.to_string()).collect();
         // Whole, or not there.
         let new = format!("{file}.new");
@@ -44,7 +46,8 @@ impl Ports {
         let text = fs::read_to_string(file).unwrap();
         let all: Vec<u16> = text.split(' ').map(|word| word.parse().unwrap()).collect();
         let ways = |from: usize| all[from..from + WAYS].try_into().unwrap();
-        Self { tcp: all[0], udp4: ways(1), udp6: ways(1 + WAYS) }
+        let sctp = all[1 + 2 * WAYS..].try_into().ok();
+        Self { tcp: all[0], udp4: ways(1), udp6: ways(1 + WAYS), sctp }
     }
 }
 
@@ -61,7 +64,22 @@ pub(super) fn answer(v4: &str, v6: &str, file: &str, done: &str) {
     let udp4: [UdpSocket; WAYS] = std::array::from_fn(|_| bind_chosen(v4));
     let udp6: [UdpSocket; WAYS] = std::array::from_fn(|_| UdpSocket::bind((v6, 0)).unwrap());
     let ports_of = |sockets: &[UdpSocket; WAYS]| std::array::from_fn(|way| sockets[way].local_addr().unwrap().port());
-    Ports { tcp: listener.local_addr().unwrap().port(), udp4: ports_of(&udp4), udp6: ports_of(&udp6) }.write(file);
+    let sctp: Option<Vec<TcpListener>> = [v4, v6].into_iter().map(sctp::listener).collect();
+    let port_of = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    Ports {
+        tcp: port_of(&listener),
+        udp4: ports_of(&udp4),
+        udp6: ports_of(&udp6),
+        sctp: sctp.as_ref().map(|listeners| [0, 1].map(|index: usize| port_of(&listeners[index]))),
+    }
+    .write(file);
+    for associations in sctp.into_iter().flatten() {
+        std::thread::spawn(move || {
+            loop {
+                drop(associations.accept().unwrap());
+            }
+        });
+    }
     for sockets in [udp4, udp6] {
         for (way, socket) in sockets.into_iter().enumerate() {
             std::thread::spawn(move || {
@@ -143,7 +161,7 @@ fn sendmmsg(socket: RawFd, to: &[SocketAddr]) {
 }
 
 /// Ways to call.
-const CALLS: usize = 17;
+const CALLS: usize = 18;
 
 /// What is written down is direction, protocol, the own address, the other's, and whether it is that of who answers.
 struct Caller<'a> {
@@ -174,6 +192,25 @@ impl Caller<'_> {
             let result = connect(socket.as_raw_fd(), &SockaddrStorage::from(peer));
             result.unwrap_err();
         }
+    }
+
+    /// An association that the other end accepts, and ends.
+    fn associates(&self, local: IpAddr, peer: SocketAddr) {
+        let socket = sctp::bound(local, libc::SOCK_STREAM).unwrap();
+        self.flow("egress", "sctp", bound_address(socket.as_raw_fd()), peer, true);
+        connect(socket.as_raw_fd(), &SockaddrStorage::from(peer)).unwrap();
+        let _ = TcpStream::from(socket).read_to_end(&mut Vec::new());
+    }
+
+    /// Nobody listens there: once with connect, once with a message.
+    fn associates_in_vain(&self, local: IpAddr, peer: Ipv4Addr) {
+        let [one, many] = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].map(|kind| sctp::bound(local, kind).unwrap());
+        let [first, second] = [1, 2].map(|port| SocketAddr::from((peer, port)));
+        self.flow("egress", "sctp", bound_address(one.as_raw_fd()), first, false);
+        connect(one.as_raw_fd(), &SockaddrStorage::from(first)).unwrap_err();
+        self.flow("egress", "sctp", bound_address(many.as_raw_fd()), second, false);
+        // It does not wait for an answer.
+        sendto(many.as_raw_fd(), b"?", &SockaddrStorage::from(second), MsgFlags::empty()).unwrap();
     }
 
     /// A datagram from a socket that is bound to this address, and its answer.
@@ -249,6 +286,13 @@ pub(super) fn call(count: usize, file: &str, deaf: SocketAddr, [v4, v6]: [&str; 
             13 => caller.sends(at4, &[to4(3)], false, |socket| named(socket, b"", to4(3))),
             14 => in_vain(&caller, own4, v4),
             15 => inside(own4),
+            16 => {
+                if let Some([port4, port6]) = ports.sctp {
+                    caller.associates(at4, (v4, port4).into());
+                    caller.associates(at6, (v6, port6).into());
+                    caller.associates_in_vain(at4, v4);
+                }
+            }
             _ => to_a_group(&caller, own4),
         }
     }

@@ -46,6 +46,7 @@ mod capabilities;
 mod execs;
 mod flows;
 mod opens;
+mod sctp;
 mod sockets;
 mod syscalls;
 mod tasks;

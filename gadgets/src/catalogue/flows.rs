@@ -1,14 +1,14 @@
 //! flows: whom pods talk to.
 
 use super::{
-    DEFERRED_DATAGRAMS, FREED_DATAGRAMS, Gadget, Hook, KPROBES, READABLE_SOCKETS, Report, ReportForm,
+    DEFERRED_DATAGRAMS, FREED_DATAGRAMS, Gadget, Hook, KPROBES, READABLE_SOCKETS, Report, ReportForm, SOCKET_HOOKS,
     SYSCALL_TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, Variant,
 };
 
 pub(super) static FLOWS: Gadget = Gadget {
     name: "flows",
     aliases: &["flow"],
-    summary: "whom pods talk to by TCP and UDP, each peer and port once",
+    summary: "whom pods talk to by TCP, UDP and SCTP, each peer and port once",
     description: "One row for each peer of a container, port and protocol, the first time that it is seen. DIRECTION is egress if \
                   the container connects or sends first, whatever comes of it, and the port that counts is the peer's; ingress if \
                   the peer does, and the port that counts is the container's own. Answers are no flows, and what stays on loopback \
@@ -35,6 +35,16 @@ pub(super) static FLOWS: Gadget = Gadget {
                 programs: &["state_changes", "state_changes_nested"],
                 requires: &[&TYPED_TRACEPOINTS],
                 cost: "each change of a TCP socket's state",
+            }],
+        },
+        Hook {
+            name: "associations",
+            without: Some("flows of SCTP are not shown"),
+            variants: &[Variant {
+                name: "fentry",
+                programs: &["association_begins", "association_begins_by_name", "association_accepted"],
+                requires: &[&TRAMPOLINES, &SOCKET_HOOKS],
+                cost: "each connect and accept of the node",
             }],
         },
         Hook {

@@ -30,7 +30,7 @@ pub const OLDEST: Release = Release(5, 10);
 pub const CHARGED_TO_CGROUPS: Release = Release(5, 11);
 
 /// All that any variant may need.
-pub static REQUIREMENTS: [&Requirement; 11] = [
+pub static REQUIREMENTS: [&Requirement; 12] = [
     &TYPED_TRACEPOINTS,
     &TRAMPOLINES,
     &KPROBES,
@@ -42,6 +42,7 @@ pub static REQUIREMENTS: [&Requirement; 11] = [
     &FREED_DATAGRAMS,
     &DEFERRED_DATAGRAMS,
     &READABLE_SOCKETS,
+    &SOCKET_HOOKS,
 ];
 
 /// Programs on tracepoints, with their arguments' types (`tp_btf`).
@@ -143,6 +144,16 @@ pub static DEFERRED_DATAGRAMS: Requirement = Requirement {
     until: None,
     sign: None,
     mend: "a kernel of 6.18 or later with BTF, whose functions may be patched",
+};
+
+/// Functions that ask security modules what a program may do with sockets, where it connects and accepts.
+pub static SOCKET_HOOKS: Requirement = Requirement {
+    name: "security hooks of sockets",
+    program: "socket_hooks",
+    since: OLDEST,
+    until: None,
+    sign: None,
+    mend: "a kernel with BTF and CONFIG_SECURITY_NETWORK, whose functions may be patched",
 };
 
 /// Tracepoints where a socket gets something to read, and where it is read.

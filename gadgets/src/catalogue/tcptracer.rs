@@ -1,6 +1,6 @@
 //! tcptracer: connections of TCP.
 
-use super::{Gadget, Hook, Parameter, SYSCALL_TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, Variant};
+use super::{Gadget, Hook, Parameter, SOCKET_HOOKS, SYSCALL_TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, Variant};
 
 pub(super) static TCPTRACER: Gadget = Gadget {
     name: "tcptracer",
@@ -38,8 +38,8 @@ pub(super) static TCPTRACER: Gadget = Gadget {
             variants: &[
                 Variant {
                     name: "fexit",
-                    programs: &["connect_returned", "accept_returned", "accept4_returned"],
-                    requires: &[&TRAMPOLINES],
+                    programs: &["connect_returned", "socket_grafted"],
+                    requires: &[&TRAMPOLINES, &SOCKET_HOOKS],
                     cost: "each connect and accept of the node",
                 },
                 Variant {

@@ -4,8 +4,10 @@ use std::convert::Infallible;
 use std::fs::{self, File, OpenOptions};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::Command;
 
+use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 
@@ -14,6 +16,7 @@ const RESULTS: &str = "/dev/ttyS1";
 
 pub(super) fn main() -> ! {
     mount_all();
+    load_modules();
     let mut command = Command::new("/init");
     command.arg("suite").stdout(OpenOptions::new().write(true).open(RESULTS).unwrap());
     command.env("TESTS_DIST", "/confined").env("GADGET_BUNDLES", "/run/bundles");
@@ -49,6 +52,17 @@ fn mount_all() {
     let console = OpenOptions::new().read(true).write(true).open("/dev/console").unwrap();
     for standard in 0..3 {
         redirect(&console, standard);
+    }
+}
+
+/// What this kernel has beside itself, in the order of the names.
+fn load_modules() {
+    let mut files: Vec<PathBuf> = fs::read_dir("/modules").unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "no module came with this kernel");
+    for file in files {
+        finit_module(File::open(&file).unwrap(), c"", ModuleInitFlags::empty())
+            .unwrap_or_else(|error| panic!("cannot load {}: {error}", file.display()));
     }
 }
 

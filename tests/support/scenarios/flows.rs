@@ -125,6 +125,8 @@ fn exact(containers: &mut dyn Containers, options: &[&str], calls: usize) -> See
     let answered = once(called.iter().filter(|(_, is_answered)| *is_answered).map(|(flow, _)| flow.answered()));
     let called = once(called.into_iter().map(|(flow, _)| flow));
     let gone_on = once(Flow::read_all(&on_log).into_iter().map(|(flow, _)| flow));
+    let has_sctp = Path::new("/sys/module/sctp").exists();
+    assert_eq!(called.iter().any(|flow| flow.protocol == "sctp"), has_sctp, "{called:?}");
     // The last of it may be taken when who has sent it has ended.
     let count = |seen: &[Value]| seen.iter().filter(|line| line["type"] == "event").count();
     answering.read_until_seen("what was answered", |seen| count(seen) >= answered.len());
@@ -144,8 +146,9 @@ fn exact(containers: &mut dyn Containers, options: &[&str], calls: usize) -> See
         let pids: Vec<u64> = events.iter().map(|event| event["pid"].as_u64().unwrap()).collect();
         let known: Vec<u64> = pids.iter().copied().filter(|pid| *pid != 0).collect();
         assert!(known.iter().all(|pid| *pid == known[0]), "{events:?}");
-        let began = events.iter().filter(|event| event["direction"] == "egress" && event["protocol"] == "tcp");
-        assert!(began.clone().all(|event| event["pid"] != 0), "{events:?}");
+        let began = |event: &&&Value| event["direction"] == "egress" && event["protocol"] == "tcp";
+        let is_known = |event: &&&Value| began(event) || event["protocol"] == "sctp";
+        assert!(events.iter().filter(is_known).all(|event| event["pid"] != 0), "{events:?}");
         seen
     };
     check(calling, "calling", &called);

@@ -2,7 +2,8 @@
 //! else's.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::Read as _;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd as _;
 
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, socket};
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use super::calls::Call;
 use super::{Containers, Scenario, Storm, provide_workload};
-use crate::{Seen, endpoint};
+use crate::{Seen, endpoint, wait_for};
 
 /// All of it.
 pub(super) static TCPTRACER: Scenario = Scenario {
@@ -31,12 +32,37 @@ fn rows(seen: &[Value], operation: &str) -> Vec<(SocketAddr, SocketAddr, Value, 
     seen.iter().filter(is_it).map(row).collect()
 }
 
-/// One pod calls another in the same network.
+/// Whether a process whose arguments have this word sleeps in accept.
+fn sleeps_in_accept(word: &str) -> bool {
+    let mut processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    processes.any(|process| {
+        let args = fs::read(process.join("cmdline")).unwrap_or_default();
+        let call = fs::read_to_string(process.join("syscall")).unwrap_or_default();
+        args.split(|byte| *byte == 0).any(|arg| arg == word.as_bytes())
+            && call.starts_with(&format!("{} ", libc::SYS_accept4))
+    })
+}
+
+/// One pod calls another in the same network; a third waits for a call since before the run.
 fn exact(containers: &mut dyn Containers, options: &[&str], calls: usize) -> Seen {
     let folder = containers.shared_folder();
     let (port, log) = (folder.join("port"), folder.join("calls.log"));
     [&port, &log].into_iter().for_each(|file| _ = fs::remove_file(file));
     let workload = provide_workload(containers);
+    let waiting_port = folder.join("waiting-port");
+    let _ = fs::remove_file(&waiting_port);
+    containers.start("net/waiting", "app", &[&workload, "answer", "1", "/tmp/waiting-port"]);
+    wait_for("it to wait for a call", || sleeps_in_accept("/tmp/waiting-port"));
+    let mut waiting = TCPTRACER.client(&[&["-p", "waiting"], options].concat());
+    let port_of_waiting: u16 = fs::read_to_string(&waiting_port).unwrap().parse().unwrap();
+    let mut call = TcpStream::connect((Ipv4Addr::LOCALHOST, port_of_waiting)).unwrap();
+    let row = (call.peer_addr().unwrap(), call.local_addr().unwrap(), Value::Null, Value::Null);
+    call.shutdown(Shutdown::Write).unwrap();
+    call.read_to_end(&mut Vec::new()).unwrap();
+    containers.wait("net/waiting", "app");
+    waiting.read_until_seen("the call's end", |seen| rows(seen, "close").len() == 1);
+    assert_eq!(rows(&waiting.stop().lines, "accept"), [row]);
+
     let watch = |pod| TCPTRACER.client(&[&["-p", pod], options].concat());
     let (mut server, mut caller, in_vain) = (watch("answering"), watch("calling"), watch("calling-in-vain"));
     // It takes no more than one, and nobody takes that.
