@@ -251,16 +251,35 @@ static __always_inline bool has_chosen_port(const struct sock *sk)
  * What began before the run is judged by its ports. Who sends from a port that it asked for, and no kernel would choose, to one
  * that a kernel would, answers; who takes something from such a port at one that it did not ask for is answered.
  */
-static __noinline void datagram_seen(struct flow *flow, const struct sock *sk, bool is_sent)
+static __always_inline void show_datagram(struct flow *flow, const struct sock *sk, bool is_sent)
 {
 	__u16 local = flow->local.port, peer = flow->peer.port;
 
-	if (!peer || is_inside(flow) || is_shown(flow, egress) || is_shown(flow, ingress))
-		return;
 	if (is_sent)
 		show(flow, local < EPHEMERAL && peer >= EPHEMERAL && has_chosen_port(sk) ? ingress : egress);
 	else
 		show(flow, local >= EPHEMERAL && peer < EPHEMERAL && !has_chosen_port(sk) ? egress : ingress);
+}
+
+static __always_inline bool is_new(const struct flow *flow)
+{
+	return flow->peer.port && !is_inside(flow) && !is_shown(flow, egress) && !is_shown(flow, ingress);
+}
+
+/* Whether somebody may want what the current task does; who wants it in the end is asked when it turns out to be new. */
+static __always_inline bool may_be_wanted(struct flow *flow)
+{
+	flow->header.cgroup = current_cgroup();
+	return cgroup_wanted(flow->header.cgroup);
+}
+
+/* By the current task. */
+static __noinline void datagram_seen(struct flow *flow, const struct sock *sk, bool is_sent)
+{
+	if (!is_new(flow) || !gadget_wanted(&flow->header, 0))
+		return;
+	set_current_task(flow);
+	show_datagram(flow, sk, is_sent);
 }
 
 /* What a socket of UDP is to send, to whom it names or, without a name, to whom it is connected. */
@@ -269,7 +288,7 @@ static __always_inline void sends(struct sock *sk, struct msghdr *message)
 	void *name = BPF_CORE_READ(message, msg_name);
 	struct flow flow = {};
 
-	if (!gadget_wanted(&flow.header, 0))
+	if (!may_be_wanted(&flow))
 		return;
 	if (!name)
 		endpoint_of_peer(&flow.peer, sk);
@@ -277,7 +296,6 @@ static __always_inline void sends(struct sock *sk, struct msghdr *message)
 		return;
 	flow.protocol = BPF_CORE_READ(sk, sk_protocol);
 	endpoint_of_socket(&flow.local, sk);
-	set_current_task(&flow);
 	datagram_seen(&flow, sk, true);
 }
 
@@ -322,14 +340,13 @@ static __always_inline struct sock *sending_socket(struct flow *flow, struct pt_
 {
 	struct sock *sk;
 
-	if (!gadget_wanted(&flow->header, 0))
+	if (!may_be_wanted(flow))
 		return NULL;
 	sk = current_socket((__s32)syscall_argument(regs, 0));
 	if (!sk || !is_internet(BPF_CORE_READ(sk, __sk_common.skc_family)) || !is_udp_socket(sk))
 		return NULL;
 	flow->protocol = BPF_CORE_READ(sk, sk_protocol);
 	endpoint_of_socket(&flow->local, sk);
-	set_current_task(flow);
 	return sk;
 }
 
@@ -428,10 +445,9 @@ static __always_inline void taken(const struct sk_buff *skb)
 {
 	struct flow flow = {};
 
-	if (!gadget_wanted(&flow.header, 0))
+	if (!may_be_wanted(&flow))
 		return;
 	flow.protocol = endpoints_of_datagram(&flow.peer, &flow.local, skb);
-	set_current_task(&flow);
 	/* Its socket is not known any more. */
 	datagram_seen(&flow, NULL, false);
 }
@@ -510,7 +526,8 @@ static __always_inline void readable(const struct sock *sk)
 		return;
 	if (gadget_controller == HIERARCHY_UNIFIED) {
 		flow.protocol = endpoints_of_datagram(&flow.peer, &flow.local, skb);
-		datagram_seen(&flow, sk, false);
+		if (is_new(&flow))
+			show_datagram(&flow, sk, false);
 	} else if (endpoints_of_datagram(&arrival.peer, &arrival.local, skb)) {
 		bpf_map_update_elem(&arrivals, &key, &arrival, BPF_ANY);
 	}
@@ -528,13 +545,12 @@ int BPF_PROG(socket_read, struct sock *sk)
 	if (gadget_controller == HIERARCHY_UNIFIED)
 		return 0;
 	arrival = bpf_map_lookup_elem(&arrivals, &key);
-	if (!arrival || !gadget_wanted(&flow.header, 0))
+	if (!arrival || !may_be_wanted(&flow))
 		return 0;
 	flow.protocol = sk->sk_protocol;
 	flow.peer = arrival->peer;
 	flow.local = arrival->local;
 	bpf_map_delete_elem(&arrivals, &key);
-	set_current_task(&flow);
 	datagram_seen(&flow, sk, false);
 	return 0;
 }

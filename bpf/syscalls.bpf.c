@@ -57,15 +57,15 @@ struct compat_call {
 /* The same ring; GADGET_STREAM would make another. */
 struct compat_call gadget_stream_1 SEC(".gadget.streams") = {};
 
-#define WORD_BITS 64
-#define WORDS 8 /* more than there are calls */
-
-/* Calls of the runtime, and of programs of 32 bits, count apart. */
+/* Calls of programs of 32 bits count apart, and those of the runtime that no program of the container has made before. */
 struct caller {
 	__u64 cgroup;
 	__u32 is_setup;
 	__u32 is_compat;
 };
+
+#define WORD_BITS 64
+#define WORDS 8 /* more than there are calls */
 
 struct calls {
 	__u64 words[WORDS];
@@ -79,58 +79,74 @@ struct {
 	__type(value, struct calls);
 } shown SEC(".maps");
 
+static __always_inline __u64 *word_of(struct calls *calls, __u32 number)
+{
+	return &calls->words[number / WORD_BITS % WORDS];
+}
+
+static __always_inline __u64 bit_of(__u32 number)
+{
+	return 1ull << (number % WORD_BITS);
+}
+
+static __always_inline bool is_shown(const struct caller *caller, __u32 number)
+{
+	struct calls *calls = bpf_map_lookup_elem(&shown, caller);
+
+	return calls && *word_of(calls, number) & bit_of(number);
+}
+
 /* Notes that a call was shown, and returns whether it was before. If two CPUs come here at once, one note may get lost. */
 static __always_inline bool was_shown(const struct caller *caller, __u32 number)
 {
-	__u64 bit = 1ull << (number % WORD_BITS), *word;
 	struct calls none = {}, *calls;
+	__u64 *word;
 
+	bpf_map_update_elem(&shown, caller, &none, BPF_NOEXIST);
 	calls = bpf_map_lookup_elem(&shown, caller);
-	if (!calls) {
-		bpf_map_update_elem(&shown, caller, &none, BPF_NOEXIST);
-		calls = bpf_map_lookup_elem(&shown, caller);
-		if (!calls)
-			return false;
-	}
-	word = &calls->words[number / WORD_BITS % WORDS];
-	if (*word & bit)
+	if (!calls)
+		return false;
+	word = word_of(calls, number);
+	if (*word & bit_of(number))
 		return true;
-	*word |= bit;
+	*word |= bit_of(number);
 	return false;
 }
 
-static __always_inline void send_call(struct call *call, bool is_compat, long number)
+/* Of a caller whose programs have not made it before. */
+static __noinline void show(struct caller *caller, long number)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	struct caller caller = {
-		.cgroup = call->header.cgroup,
-		.is_setup = !!(call->header.flags & GADGET_SETUP),
-		.is_compat = is_compat,
-	};
+	struct call call = {};
 
-	call->seccomp = BPF_CORE_READ(task, seccomp.mode);
-	if (caller.is_setup && !call->seccomp && number != __NR_execve && number != __NR_execveat)
+	if (!gadget_wanted(&call.header, caller->is_compat))
 		return;
-	if (was_shown(&caller, number))
+	call.seccomp = BPF_CORE_READ(task, seccomp.mode);
+	caller->is_setup = !!(call.header.flags & GADGET_SETUP);
+	if (caller->is_setup && !call.seccomp && number != __NR_execve && number != __NR_execveat)
 		return;
-	call->header.stream = is_compat;
-	call->pid = bpf_get_current_pid_tgid() >> 32;
-	call->uid = bpf_get_current_uid_gid();
-	bpf_get_current_comm(call->comm, sizeof(call->comm));
-	call->architecture = is_compat ? COMPAT_ARCHITECTURE : NATIVE_ARCHITECTURE;
-	call->syscall = number;
-	gadget_send(&events, &call->header, sizeof(*call));
+	if (was_shown(caller, number))
+		return;
+	call.pid = bpf_get_current_pid_tgid() >> 32;
+	call.uid = bpf_get_current_uid_gid();
+	bpf_get_current_comm(call.comm, sizeof(call.comm));
+	call.architecture = caller->is_compat ? COMPAT_ARCHITECTURE : NATIVE_ARCHITECTURE;
+	call.syscall = number;
+	gadget_send(&events, &call.header, sizeof(call));
 }
 
 SEC("tp_btf/sys_enter")
 int BPF_PROG(call_enters, struct pt_regs *regs, long number)
 {
-	struct call call = {};
+	struct caller caller = { .cgroup = current_cgroup() };
 
 	/* There is no call of such a number. */
-	if (number < 0 || number >= WORDS * WORD_BITS || !gadget_wanted(&call.header, 0))
+	if (number < 0 || number >= WORDS * WORD_BITS || !cgroup_wanted(caller.cgroup))
 		return 0;
-	send_call(&call, is_compat_call(), number);
+	caller.is_compat = is_compat_call();
+	/* Nearly always. */
+	if (!is_shown(&caller, number))
+		show(&caller, number);
 	return 0;
 }
 

@@ -194,13 +194,27 @@ static __always_inline bool task_wanted(void)
 	return true;
 }
 
+static __always_inline bool slot_wanted(__u32 slot)
+{
+	__u64 *mask = bpf_map_lookup_elem(&masks, &slot);
+
+	return mask && *mask & gadget_instance;
+}
+
+/* Whether somebody wants events of a cgroup, whatever its tasks are. */
+static __always_inline bool cgroup_wanted(__u64 cgroup)
+{
+	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup);
+
+	return slot_wanted(entry ? entry->slot : slot_without_entry());
+}
+
 static __always_inline bool entry_wanted(struct gadget_header *header, __u16 stream, __u64 cgroup,
 					 const struct cgroup_entry *entry)
 {
 	__u32 slot = entry ? entry->slot : slot_without_entry();
-	__u64 *mask = bpf_map_lookup_elem(&masks, &slot);
 
-	if (!mask || !(*mask & gadget_instance))
+	if (!slot_wanted(slot))
 		return false;
 
 	header->stream = stream;

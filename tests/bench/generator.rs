@@ -20,6 +20,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::waitpid;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, execve};
+use tests::Addresses;
 
 /// Makes events of one kind.
 #[derive(Parser)]
@@ -58,6 +59,8 @@ enum Kind {
     Connects,
     /// Send a DNS query to a port of its own
     Dns,
+    /// Send a datagram from an address of its own to another, and take it
+    Datagrams,
     /// Send a byte over a connection to itself, and take it
     Pings,
     /// Bind a socket of UDP, and close it
@@ -140,6 +143,14 @@ impl Kind {
                 Box::new(move || {
                     socket.send_to(QUERY, address).unwrap();
                     assert_eq!(socket.recv(&mut buffer).unwrap(), QUERY.len());
+                })
+            }
+            Self::Datagrams => {
+                let [sender, taker] = [1, 2].map(|index| UdpSocket::bind((Addresses::v4(index), 0)).unwrap());
+                sender.connect(taker.local_addr().unwrap()).unwrap();
+                Box::new(move || {
+                    sender.send(b"!").unwrap();
+                    taker.recv(&mut [0]).unwrap();
                 })
             }
             Self::Pings => pings(connections),

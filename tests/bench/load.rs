@@ -47,6 +47,11 @@ impl Load {
         Self::syscalls(count).of("connects")
     }
 
+    /// Datagrams from one [address](tests::Addresses) to another, that are sent and taken.
+    pub(crate) fn datagrams(count: u64) -> Self {
+        Self::syscalls(count).of("datagrams")
+    }
+
     /// Checks of a capability.
     pub(crate) fn checks(count: u64) -> Self {
         Self::syscalls(count).of("checks")

@@ -1,6 +1,7 @@
 //! What the gadgets for single calls cost those who make them: watched, or not.
 
 use anyhow::Result;
+use tests::Addresses;
 
 use super::Limit::AtMost;
 use super::{Goal, Row};
@@ -17,16 +18,18 @@ const BINDS: [&str; 3] =
     ["socket+bind+close, nobody watches", "bindsnoop watches another pod", "bindsnoop watches this pod"];
 const CONNECTS: [&str; 3] =
     ["connect+accept+close, nobody watches", "tcptracer watches another pod", "tcptracer watches this pod"];
+const DATAGRAMS: [&str; 3] =
+    ["a datagram sent and taken, nobody watches", "flows watches another pod", "flows watches this pod"];
 const CHECKS: [&str; 3] =
     ["settimeofday, nobody watches", "capabilities watches another pod", "capabilities watches this pod"];
 const CALLS: [&str; 3] = ["getppid, nobody watches", "syscalls watches another pod", "syscalls watches this pod"];
 const STACKS: &str = "capabilities --stack watches this pod";
 
-/// The costs of bindsnoop, tcptracer, capabilities and syscalls.
+/// The costs of bindsnoop, tcptracer, flows, capabilities and syscalls.
 pub(super) static ROW: Row = Row {
     name: "calls",
-    title: "bindsnoop, tcptracer, capabilities and syscalls",
-    about: "One process binds sockets of UDP; makes connections to itself and takes and closes them, four rows each; makes a system call that checks a capability and does nothing else, and one that does nothing at all. Each without a tool, while the gadget watches \
+    title: "bindsnoop, tcptracer, flows, capabilities and syscalls",
+    about: "One process binds sockets of UDP; makes connections to itself and takes and closes them, four rows each; sends datagrams to itself and takes them, all of one flow; makes a system call that checks a capability and does nothing else, and one that does nothing at all. Each without a tool, while the gadget watches \
             another cgroup, and while it watches this process and prints to a file as JSON. Times are those that the process \
             itself ran; added and ratio are to the same round without a tool.",
     measure,
@@ -36,18 +39,23 @@ pub(super) static ROW: Row = Row {
             table.median(BINDS[1], RATIO)
         }),
         Goal::new("a connection at most 1.20 x", AtMost(1.2), |table| table.median(CONNECTS[1], RATIO)),
+        Goal::new("a datagram at most 1.20 x", AtMost(1.2), |table| table.median(DATAGRAMS[1], RATIO)),
         Goal::new("watched, a bind at most 1.40 x", AtMost(1.4), |table| table.median(BINDS[2], RATIO)),
         Goal::new("a connection at most 1.40 x", AtMost(1.4), |table| table.median(CONNECTS[2], RATIO)),
+        Goal::new("a datagram at most 1.40 x", AtMost(1.4), |table| table.median(DATAGRAMS[2], RATIO)),
     ],
     note: "The calls that check, and that do nothing, do so little that their ratios say nothing: what is added is the price of \
-           a check, and of any system call beside syscalls.",
+           a check, and of any system call beside syscalls. A datagram passes two programs, from 6.18 on three: who sends it, who \
+           takes it, who frees it. Next: read the socket and the datagram as what they are, without a call for each member.",
 };
 
 fn measure(stage: &Stage) -> Result<Table> {
     let mut table = Table::new(&[(CALL, "ns"), (ADDED, "ns"), (RATIO, "x")]);
+    let _addresses = Addresses::add();
     let loads = [
         (Load::binds(stage.events(100_000)), "bindsnoop", BINDS),
         (Load::connects(stage.events(20_000)), "tcptracer", CONNECTS),
+        (Load::datagrams(stage.events(200_000)), "flows", DATAGRAMS),
         (Load::checks(stage.events(500_000)), "capabilities", CHECKS),
         (Load::syscalls(stage.events(2_000_000)), "syscalls", CALLS),
     ];
