@@ -9,6 +9,19 @@
 /* Has the verifier refuse the program, if it can come here. What CO-RE tells of the kernel is a constant to it. */
 #define REFUSE_PROGRAM() asm volatile("call -1")
 
+/* Stores a number so that whoever reads it, on another CPU, finds all that was stored before. */
+static __always_inline void publish(__u32 *place, __u32 number)
+{
+#if defined(__TARGET_ARCH_x86)
+	barrier();
+	*(volatile __u32 *)place = number;
+	barrier();
+#elif defined(__TARGET_ARCH_arm64)
+	/* 5.12 */
+	__sync_lock_test_and_set(place, number);
+#endif
+}
+
 /* ---- Registers of a system call. Only what is in here differs between architectures. ---- */
 
 /* Named after the kernel's, not after user space's header, whose names differ. */
@@ -100,32 +113,39 @@ static __always_inline __u64 syscall_argument(struct pt_regs___kernel *regs, con
 #endif
 }
 
+/* A member of the current task. Likewise. */
+#define TASK_MEMBER(type, member)                                                                                       \
+	(has_task_pt_regs() ? ((type *)bpf_get_current_task_btf())->member :                                            \
+			      BPF_CORE_READ((type *)bpf_get_current_task(), member))
+
 /* Whether the current task is in a system call as a program of 32 bits makes it. */
 static __always_inline bool is_compat_call(void)
 {
 #if defined(__TARGET_ARCH_x86)
 	const __u32 ts_compat = 0x2; /* arch/x86/include/asm/thread_info.h */
-	struct task_struct___x86 *task = (void *)bpf_get_current_task();
 
-	return BPF_CORE_READ(task, thread_info.status) & ts_compat;
+	return TASK_MEMBER(struct task_struct___x86, thread_info.status) & ts_compat;
 #elif defined(__TARGET_ARCH_arm64)
 	const unsigned long tif_32bit = 1 << 22; /* arch/arm64/include/asm/thread_info.h */
-	struct task_struct___arm64 *task = (void *)bpf_get_current_task();
 
-	return BPF_CORE_READ(task, thread_info.flags) & tif_32bit;
+	return TASK_MEMBER(struct task_struct___arm64, thread_info.flags) & tif_32bit;
 #endif
 }
 
-/* The number of the system call that is ending; -1 for a 32-bit call on a 64-bit kernel. */
-static __always_inline long syscall_number(struct pt_regs___kernel *regs)
+/* The number of the system call that is ending, whoever numbers it; -1 if a signal's handler returns. */
+static __always_inline long any_syscall_number(struct pt_regs___kernel *regs)
 {
-	if (is_compat_call())
-		return -1;
 #if defined(__TARGET_ARCH_x86)
 	return SYSCALL_REGISTER(regs, orig_ax);
 #elif defined(__TARGET_ARCH_arm64)
 	return SYSCALL_REGISTER(regs, syscallno);
 #endif
+}
+
+/* The same; -1 for a 32-bit call on a 64-bit kernel. */
+static __always_inline long syscall_number(struct pt_regs___kernel *regs)
+{
+	return is_compat_call() ? -1 : any_syscall_number(regs);
 }
 
 /* A program for the end of a system call, at its tracepoint: NAME_exited. It calls `done(ret)`, in the task that made the call. */

@@ -235,12 +235,13 @@ static __always_inline bool gadget_cgroup_wanted(struct gadget_header *header, _
 /* The same for an event of the current task. */
 static __always_inline bool gadget_wanted(struct gadget_header *header, __u16 stream)
 {
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	__u64 cgroup = current_cgroup();
 	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup);
+	__u32 tgid;
 
 	if (!entry_wanted(header, stream, cgroup, entry) || !task_wanted())
 		return false;
+	tgid = bpf_get_current_pid_tgid() >> 32;
 	if ((entry && entry->is_new) || bpf_map_lookup_elem(&entering, &tgid))
 		header->flags |= GADGET_SETUP;
 	return true;

@@ -15,6 +15,7 @@
 typedef __u32 gadget_pid;      /* process id in the host's pid namespace */
 typedef __u32 gadget_uid;      /* user id in the host's user namespace */
 typedef __s32 gadget_errno;    /* a result: 0 or more for success, -errno for failure */
+typedef __s64 gadget_result;   /* the same, of a system call that may return an address */
 typedef __u64 gadget_bytes;    /* a count of bytes */
 typedef __u64 gadget_duration; /* nanoseconds */
 typedef __u64 gadget_open_flags; /* flags of open(2), numbered as on x86-64 */
@@ -37,6 +38,12 @@ typedef __s32 gadget_syscall_arm;
 #define gadget_syscall gadget_syscall_aarch64
 #define gadget_compat_syscall gadget_syscall_arm
 #endif
+
+/* What a system call is given. */
+struct gadget_registers {
+	__u64 values[6];
+};
+typedef struct gadget_registers gadget_arguments;
 
 /* An address of IP and a port. */
 struct gadget_address_and_port {
@@ -148,8 +155,8 @@ static __always_inline __u64 gadget_wakeup(__u64 used)
 	return BPF_RB_FORCE_WAKEUP;
 }
 
-/* Counts one for a slot, and in total. */
-static __always_inline void gadget_count(void *counters, __u32 slot)
+/* Counts so many for a slot, and in total. */
+static __always_inline void gadget_count_many(void *counters, __u32 slot, __u64 number)
 {
 	__u32 total = gadget_lost_total;
 	__u64 *count;
@@ -157,10 +164,15 @@ static __always_inline void gadget_count(void *counters, __u32 slot)
 	/* Another program may come in between, even on the same CPU. */
 	count = bpf_map_lookup_elem(counters, &slot);
 	if (count)
-		__sync_fetch_and_add(count, 1);
+		__sync_fetch_and_add(count, number);
 	count = bpf_map_lookup_elem(counters, &total);
 	if (count)
-		__sync_fetch_and_add(count, 1);
+		__sync_fetch_and_add(count, number);
+}
+
+static __always_inline void gadget_count(void *counters, __u32 slot)
+{
+	gadget_count_many(counters, slot, 1);
 }
 
 static __always_inline void gadget_count_lost(__u32 slot)

@@ -19,6 +19,7 @@ use crate::pods::slots;
 use crate::pods::tracker::Tracker;
 use crate::runtime::attach::{Attached, attach};
 use crate::runtime::load::Plan;
+use crate::runtime::recorder;
 use crate::runtime::ring::Alarm;
 use crate::sizes;
 use crate::sync::lock;
@@ -38,7 +39,7 @@ pub(crate) struct Key {
     pub(crate) ring_bytes: u32,
     /// Of a sampled gadget; of another 0.
     pub(crate) interval_ms: u32,
-    /// Of a gadget that shows everything once, the session for which it began; of another 0.
+    /// Of a gadget that begins anew for each session, the one for which it did; of another 0.
     pub(crate) first_session: u64,
 }
 
@@ -58,18 +59,21 @@ impl Key {
         constants.extend(tasks::constants(&self.tasks));
         constants.insert("gadget_instance", 1 << bit);
         constants.insert("gadget_lost_total", u64::from(loss::KERNEL_TOTAL));
-        constants.insert("gadget_ring_bytes", self.ring_bytes.into());
+        // Of a recorded gadget the bytes are for the recorder.
+        let ring_bytes = if gadget.recorded { RING_BYTES_MIN } else { self.ring_bytes };
+        constants.insert("gadget_ring_bytes", ring_bytes.into());
         Plan {
             object: (gadget.object)(),
             constants,
             entries: [
-                ("events", self.ring_bytes),
+                ("events", ring_bytes),
                 ("gadget_backlogs", slots::COUNT),
                 ("gadget_stacks", sizes::stacks(&self.constants)),
                 ("socket_owners", sizes::socket_owners(hierarchy)),
                 ("socket_listeners", sizes::socket_owners(hierarchy)),
             ]
             .into_iter()
+            .chain(recorder::entries(self.ring_bytes))
             .chain(KernelLoss::maps().map(|map| (map, loss::KERNEL_COUNTERS)))
             .collect(),
             sets: [(tasks::VALUES, tasks::values(&self.tasks))].into(),
@@ -214,7 +218,7 @@ impl Instances {
     ) -> Result<Membership, AgentError> {
         // Held while the gadget loads: a second session with the same wish finds it running.
         let mut running = self.lock();
-        if gadget.shows_once(&key.constants) {
+        if gadget.begins_anew(&key.constants) {
             key.first_session = running.first_session(&key, wish.resumed.map(|resumed| resumed.session));
         }
         if let Some(budget) = self.budget {

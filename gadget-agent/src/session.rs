@@ -171,7 +171,7 @@ fn join(
         let known: Vec<_> = agent.catalogue.0.iter().map(|gadget| gadget.name).collect();
         AgentError::NotFound(format!("this agent has no gadget {:?}; it has: {}", run.gadget, known.join(", ")))
     })?;
-    let ring_bytes = run.limits.ring_bytes.unwrap_or_else(sizes::ring);
+    let ring_bytes = run.limits.ring_bytes.unwrap_or_else(|| sizes::buffer(gadget));
     if !ring_bytes.is_power_of_two() || !(RING_BYTES_MIN..=RING_BYTES_MAX).contains(&ring_bytes) {
         return Err(AgentError::Usage(format!(
             "a ring of {ring_bytes} bytes: it must be a power of two from {RING_BYTES_MIN} to {RING_BYTES_MAX}"

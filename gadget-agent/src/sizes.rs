@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::host;
 use crate::pods::hierarchy::KernelIds;
-use gadgets::catalogue::Release;
+use gadgets::catalogue::{Gadget, Release};
 use gadgets::spec::{RING_BYTES_DEFAULT, RING_BYTES_MAX};
 
 /// Bytes of a gadget's ring for each processor, beyond what is the least.
 const RING_PER_PROCESSOR: u32 = 128 << 10;
+/// Bytes of a recorder.
+const RECORDER: u32 = 64 << 20;
 /// Bytes of the tracker's ring: the least, and for each processor.
 const TRACKER_RING: (u32, u32) = (1 << 20, 64 << 10);
 /// Processes on their way into containers: the least, and for each processor. An LRU map hands its elements to
@@ -33,6 +35,11 @@ pub(crate) const QUEUE: usize = 8 << 20;
 /// Bytes of a gadget's ring if nobody asks for another.
 pub(crate) fn ring() -> u32 {
     ring_for(host::possible_processors())
+}
+
+/// What a gadget's events are kept in, in bytes, if nobody asks for another size.
+pub(crate) fn buffer(gadget: &Gadget) -> u32 {
+    if gadget.recorded { RECORDER } else { ring() }
 }
 
 /// Bytes of the tracker's ring.

@@ -13,12 +13,13 @@ use gadgets::wire::{Gap, Stage};
 use crate::clock;
 use crate::error::AgentError;
 use crate::instance::{Command, Instances, Key};
-use crate::loss::KernelLoss;
+use crate::loss::{KernelLoss, OVERWRITTEN};
 use crate::member::Member;
 use crate::pods::cgroup::{Cgroup, Naming};
 use crate::pods::slots;
 use crate::pods::tracker::Tracker;
 use crate::runtime::attach::Attached;
+use crate::runtime::recorder::{NOTICE, Recorder};
 use crate::runtime::ring::{Alarm, Ring};
 use crate::runtime::sample::Sampler;
 use crate::runtime::stacks::Stacks;
@@ -56,6 +57,8 @@ pub(crate) struct Worker {
     stacks: Stacks,
     /// Of a sampled gadget.
     sampler: Option<Sampler>,
+    /// Of a recorded gadget: in the ring there are notices to it, and no records.
+    recorder: Option<Recorder>,
     members: Vec<Member>,
     /// What the tracker said, as of `generation`.
     cgroups: HashMap<u64, Option<Arc<Cgroup>>>,
@@ -92,6 +95,7 @@ impl Worker {
             sampler: (!attached.samplers.is_empty()).then(|| {
                 Sampler::new(std::mem::take(&mut attached.samplers), Duration::from_millis(key.interval_ms.into()))
             }),
+            recorder: Recorder::of(&attached.object)?,
             gaps_seen: tracker.gaps(u64::MAX).1,
             instances,
             tracker,
@@ -121,7 +125,8 @@ impl Worker {
         let mut last_tick = Instant::now();
         loop {
             let drained = self.drain();
-            self.conclude(drained.is_all);
+            self.replay();
+            self.conclude(drained.is_all && !self.is_replaying());
             self.obey();
             if self.members.is_empty() && self.end() {
                 drop(self);
@@ -135,6 +140,8 @@ impl Worker {
             let due_in = self.sampler.as_ref().map_or(TICK, Sampler::due_in);
             if due_in.is_zero() {
                 self.sample(false);
+            } else if self.is_replaying() && !self.is_congested() {
+                // There is more at once.
             } else if self.is_congested() {
                 self.ring.pause(NAP);
             } else if drained.records > 0 || !self.held.is_empty() {
@@ -175,6 +182,7 @@ impl Worker {
         }
         if has_news {
             self.show_interest();
+            self.begin_replay();
             // Not before: from here on every event is seen.
             self.members.iter_mut().for_each(|member| member.greet(&self.tracker));
             self.ring.alarm().ring();
@@ -191,7 +199,9 @@ impl Worker {
     }
 
     fn show_interest(&self) {
-        let wanted = self.members.iter().map(|member| member.selector.clone()).collect();
+        // What was recorded is not to be written over while it is given out.
+        let is_recorded = |member: &&Member| self.recorder.is_none() || member.unread.is_none();
+        let wanted = self.members.iter().filter(is_recorded).map(|member| member.selector.clone()).collect();
         self.tracker.set_interest(self.bit, Some(wanted));
     }
 
@@ -265,6 +275,39 @@ impl Worker {
         }
     }
 
+    /// Gives out what was recorded, if the session wants no more.
+    fn begin_replay(&mut self) {
+        if let Some(recorder) = &mut self.recorder
+            && !recorder.has_replay()
+            && self.members.iter().any(|member| member.unread.is_some())
+        {
+            recorder.remember(&self.tracker);
+            recorder.begin_replay();
+        }
+    }
+
+    fn is_replaying(&self) -> bool {
+        self.recorder.as_ref().is_some_and(Recorder::is_replaying)
+    }
+
+    fn replay(&mut self) {
+        while self.is_replaying() && !self.is_congested() {
+            let mut records = std::mem::take(&mut self.records);
+            records.clear();
+            if let Some(recorder) = &mut self.recorder {
+                recorder.replay(&mut records);
+                for (slot, count) in recorder.passed_over() {
+                    for member in &mut self.members {
+                        member.ledger.add(Stage::Recorder, OVERWRITTEN, slot, count);
+                    }
+                }
+            }
+            self.hand_out(&records);
+            self.records = records;
+            self.members.iter_mut().for_each(Member::flush);
+        }
+    }
+
     /// Whether no member can take anything: then nobody loses by it if records wait in the ring.
     fn is_congested(&self) -> bool {
         !self.members.is_empty() && self.members.iter().all(Member::is_congested)
@@ -275,6 +318,10 @@ impl Worker {
         while let Ok(header) = Header::read(rest) {
             let (record, tail) = rest.split_at(header.size as usize);
             rest = tail;
+            if let Some(recorder) = self.recorder.as_mut().filter(|_| header.stream == NOTICE) {
+                recorder.welcome(&header, record);
+                continue;
+            }
             if self.stream_sizes.get(&header.stream).is_none_or(|size| header.size < *size) {
                 tracing::error!("{}: a record of stream {} is malformed", self.key.gadget, header.stream);
                 continue;
@@ -292,8 +339,11 @@ impl Worker {
         if header.slot == slots::HOST {
             return None;
         }
-        let tracker = &self.tracker;
-        self.cgroups.entry(header.cgroup).or_insert_with(|| tracker.get(header.cgroup)).clone()
+        let known = || {
+            let recorder = self.recorder.as_ref();
+            self.tracker.get(header.cgroup).or_else(|| recorder?.cgroup(header.cgroup))
+        };
+        self.cgroups.entry(header.cgroup).or_insert_with(known).clone()
     }
 
     fn deliver(&mut self, header: &Header, record: &[u8], cgroup: Option<&Arc<Cgroup>>) {
@@ -364,7 +414,12 @@ impl Worker {
         self.gaps_seen = seen;
         gaps.extend(new_misses(&mut self.missed, load::missed_runs(&self.attached.object)));
         let held_from = self.held.front().and_then(|record| Header::read(record).ok()).map(|header| header.time);
-        let complete_to = self.drained_to.saturating_sub(SETTLED_NS).min(held_from.unwrap_or(u64::MAX));
+        let mut complete_to = self.drained_to.saturating_sub(SETTLED_NS).min(held_from.unwrap_or(u64::MAX));
+        if let Some(recorder) = &mut self.recorder {
+            recorder.look_after();
+            recorder.remember(&self.tracker);
+            complete_to = complete_to.min(recorder.complete_to());
+        }
         for member in &mut self.members {
             gaps.iter().for_each(|gap| member.tell_gap(gap));
             member.report(tracker, Some(complete_to));

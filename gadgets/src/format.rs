@@ -52,6 +52,7 @@ pub fn cell(value: &Value<'_>, field: &Field, out: &mut String) {
             }
             out.write_str(if list.cut { ELLIPSIS } else { "" })
         }
+        Value::Registers(numbers) => out.write_str(&numbers.map(|number| format!("{number:#x}")).join(" ")),
         Value::Opaque(bytes) => bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}")),
     };
 }
@@ -94,6 +95,8 @@ pub fn json(value: &Value<'_>, field: &Field, out: &mut Vec<u8>) {
             }
             truncated(list.cut, field, out);
         }
+        // Not as numbers: readers of JSON may keep 53 bits of them.
+        Value::Registers(numbers) => member(name, "", &numbers.map(|number| format!("{number:#x}")), out),
         Value::Opaque(bytes) => member(name, "_base64", &BASE64_STANDARD.encode(bytes), out),
     }
 }

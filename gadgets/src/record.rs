@@ -120,6 +120,8 @@ pub enum Value<'a> {
     List(List<'a>),
     /// The names on the way to a file, innermost first. `cut` if the outermost are missing.
     Path(List<'a>),
+    /// Numbers of any meaning.
+    Registers([u64; 6]),
     /// An address, IPv4 not written as IPv6, and a port.
     Endpoint(IpAddr, u16),
     /// Anything else.
@@ -182,6 +184,7 @@ impl<'a> Record<'a> {
             }
             Kind::Signed | Kind::Errno => Value::Signed(signed(bytes).ok_or_else(outside)?),
             Kind::Bool => Value::Bool(unsigned(bytes).ok_or_else(outside)? != 0),
+            Kind::Arguments => registers(bytes).ok_or_else(outside)?,
             Kind::Endpoint | Kind::Peer | Kind::PolicyPeer => endpoint(bytes).ok_or_else(outside)?,
             Kind::Unsigned
             | Kind::Pid
@@ -214,6 +217,14 @@ impl<'a> Record<'a> {
 fn endpoint(bytes: &[u8]) -> Option<Value<'_>> {
     let (address, port) = bytes.split_first_chunk::<16>()?;
     Some(Value::Endpoint(Ipv6Addr::from(*address).to_canonical(), u16::from_le_bytes(port.try_into().ok()?)))
+}
+
+fn registers(bytes: &[u8]) -> Option<Value<'_>> {
+    let mut numbers = [0; 6];
+    for (number, bytes) in numbers.iter_mut().zip(bytes.chunks(8)) {
+        *number = unsigned(bytes)?;
+    }
+    (bytes.len() == size_of_val(&numbers)).then_some(Value::Registers(numbers))
 }
 
 fn unsigned(bytes: &[u8]) -> Option<u64> {

@@ -26,6 +26,8 @@ const MAX_VALUES: usize = 256;
 const MAX_NAME: usize = 255;
 /// Bytes of `struct gadget_endpoint`: 16 of the address (IPv4 as IPv6 has it), 2 of the port.
 pub(crate) const ENDPOINT_SIZE: u32 = 18;
+/// Bytes of `struct gadget_registers`.
+pub(crate) const ARGUMENTS_SIZE: u32 = 48;
 /// What the client says of every event itself. A field of such a name could make it another's.
 const RESERVED: [&str; 11] =
     ["type", "node", "namespace", "pod", "container", "owner", "labels", "time", "cgroup", "setup", "recorded_owner"];
@@ -126,6 +128,8 @@ pub enum Kind {
     SyscallAarch64,
     /// The same of a program of 32 bits.
     SyscallArm,
+    /// What a system call is given: six registers.
+    Arguments,
     /// An address of IP and a port.
     Endpoint,
     /// The same of somebody else, whose name says more.
@@ -147,7 +151,7 @@ pub enum Kind {
 
 impl Kind {
     /// Each of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Unsigned,
         Self::Signed,
         Self::Bool,
@@ -166,6 +170,7 @@ impl Kind {
         Self::SyscallX86,
         Self::SyscallAarch64,
         Self::SyscallArm,
+        Self::Arguments,
         Self::Endpoint,
         Self::Peer,
         Self::PolicyPeer,
@@ -181,7 +186,7 @@ impl Kind {
         Some(match name {
             "gadget_pid" => Self::Pid,
             "gadget_uid" => Self::Uid,
-            "gadget_errno" => Self::Errno,
+            "gadget_errno" | "gadget_result" => Self::Errno,
             "gadget_bytes" => Self::Bytes,
             "gadget_duration" => Self::Duration,
             "gadget_open_flags" => Self::OpenFlags,
@@ -192,6 +197,7 @@ impl Kind {
             "gadget_syscall_x86" => Self::SyscallX86,
             "gadget_syscall_aarch64" => Self::SyscallAarch64,
             "gadget_syscall_arm" => Self::SyscallArm,
+            "gadget_arguments" => Self::Arguments,
             "gadget_endpoint" => Self::Endpoint,
             "gadget_peer" => Self::Peer,
             "gadget_policy_peer" => Self::PolicyPeer,
@@ -334,6 +340,7 @@ impl Field {
         let is_right = match self.kind {
             Kind::String | Kind::Strings | Kind::Path => *size == 4,
             Kind::Endpoint | Kind::Peer | Kind::PolicyPeer => *size == ENDPOINT_SIZE,
+            Kind::Arguments => *size == ARGUMENTS_SIZE,
             Kind::KernelStack => *size == 8,
             Kind::Text | Kind::Opaque => true,
             _ => matches!(size, 1 | 2 | 4 | 8),

@@ -214,6 +214,8 @@ pub enum Stage {
     KernelRing,
     /// A map of the gadget in the kernel was full.
     KernelMap,
+    /// The recorder has written newer records over them.
+    Recorder,
     /// The agent could not hold or hand on more.
     AgentQueue,
     /// On the way from the agent to the client.
@@ -230,6 +232,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::KernelRing => "kernel ring",
             Self::KernelMap => "kernel map",
+            Self::Recorder => "recorder",
             Self::AgentQueue => "agent queue",
             Self::Stream => "stream",
             Self::Client => "client",

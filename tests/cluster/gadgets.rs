@@ -44,3 +44,25 @@ fn each_shows_the_pods_of_a_label() {
         assert_eq!((seen.lost(), &seen.summary()["complete"]), (0, &true.into()), "{gadget}: {}", seen.said);
     }
 }
+
+/// What is recorded is shown at the end.
+#[test]
+fn each_pods_last_system_calls() {
+    let _agents = agents();
+    let namespace = Namespace::new("recorded");
+    namespace.run(&[deployment("web", BUSY), deployment("db", BUSY)]);
+    let select = ["-n", &namespace.name, "-l", "app=web"];
+    let recording = start(&[&["traceloop"], &select[..]].concat(), NODES.len());
+    let changes_root = |line: &&Value| line["syscall"] == "chroot";
+    let on_both = |lines: &[&Value]| NODES.iter().all(|node| lines.iter().any(|line| line["node"] == *node));
+    let mut witness = start(&[&["capabilities"], &select[..]].concat(), NODES.len());
+    witness
+        .read_until_seen("a call on both nodes", |seen| on_both(&seen.iter().filter(changes_root).collect::<Vec<_>>()));
+    witness.stop();
+    let seen = recording.stop();
+    let events = seen.events();
+    assert!(events.iter().all(|event| event["labels"]["app"] == "web"));
+    let calls: Vec<&Value> = events.into_iter().filter(changes_root).collect();
+    assert!(on_both(&calls) && calls.iter().all(|call| call["comm"] == "chroot"), "{calls:?}");
+    assert_eq!((seen.lost(), &seen.summary()["complete"]), (0, &true.into()), "{}", seen.said);
+}

@@ -13,6 +13,7 @@ mod failures;
 mod gadgets;
 mod loss;
 mod noise;
+mod recording;
 
 mod sharing;
 mod sockets;

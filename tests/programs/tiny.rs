@@ -20,6 +20,7 @@ static FORKSNOOP: Gadget = Gadget {
     parameters: &[Parameter::flag("threads", "threads", "Show threads too")],
     columns: &["pid", "child", "comm"],
     once: false,
+    recorded: false,
     sampled: None,
     report: None,
     hooks: &[Hook {
@@ -57,6 +58,7 @@ static TCPSTATES: Gadget = Gadget {
     parameters: &[],
     columns: &["old", "new", "port"],
     once: false,
+    recorded: false,
     sampled: None,
     report: None,
     hooks: &[Hook {

@@ -26,6 +26,7 @@
 //! - `workload offer FILE SOCKET`: listens at a port that it writes to FILE, and hands that to who connects to SOCKET
 //! - `workload take-over COUNT SOCKET`: takes COUNT connections at the port that it is handed there
 //! - `workload failing-connects COUNT`: COUNT connections to a port at which nobody listens
+//! - `workload calls COUNT LOG`: in two threads, one after the other, system calls that fail, each COUNT times with another number
 //! - `workload flow-answers V4 V6 FILE DONE`: takes what comes to ports of these addresses, which it writes to FILE, and answers,
 //!   until DONE is there
 //! - `workload flow-calls COUNT FILE DEAF V4 V6 LOG`: talks to these in every way there is, COUNT in all, and to nobody
@@ -101,6 +102,7 @@ fn run(args: &[Vec<u8>]) {
         Some(b"offer") => sockets::offer(&text(2), &text(3)),
         Some(b"take-over") => sockets::take_over(number(2), &text(3)),
         Some(b"failing-connects") => sockets::failing_connects(number(2)),
+        Some(b"calls") => syscalls::calls(number(2), &text(3)),
         Some(b"flow-answers") => flows::answer(&text(2), &text(3), &text(4), &text(5)),
         Some(b"flow-calls") => {
             flows::call(number(2), &text(3), text(4).parse().unwrap(), [&text(5), &text(6)], &text(7));
@@ -116,10 +118,17 @@ fn run(args: &[Vec<u8>]) {
 }
 
 fn log(path: &str, result: i32, args: &[Vec<u8>]) {
+    append(path, &line(result, args));
+}
+
+fn line(result: i32, args: &[Vec<u8>]) -> String {
     let args: Vec<String> = args.iter().map(|arg| BASE64_STANDARD.encode(arg)).collect();
-    let line = format!("{result} {}\n", args.join(" "));
+    format!("{result} {}\n", args.join(" "))
+}
+
+fn append(path: &str, lines: &str) {
     // One write to a file opened for appending: lines of several processes do not mix.
-    OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(line.as_bytes()).unwrap();
+    OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(lines.as_bytes()).unwrap();
 }
 
 fn report(path: &str) {

@@ -1,10 +1,13 @@
 //! System calls that no program makes by chance.
 
-use nix::sys::wait::WaitStatus;
-use nix::sys::wait::waitpid;
+use nix::errno::Errno;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
-use super::log;
+use super::{append, line, log};
+
+/// More than there are processes.
+const NOBODY: libc::c_long = 1 << 30;
 
 const CALLS: [(&str, libc::c_long); 6] = [
     ("getppid", libc::SYS_getppid),
@@ -33,6 +36,29 @@ pub(super) fn syscalls(count: usize, log_path: &str) {
     if makes_compat_calls() {
         log(log_path, 0, &[ARCHITECTURES[1].into(), b"getppid".to_vec()]);
     }
+}
+
+/// What is written down, when all are made, is the thread, the call, its first argument, and as the result its error.
+pub(super) fn calls(count: usize, log_path: &str) {
+    let make = move |thread: libc::c_long| {
+        let mut made = Vec::with_capacity(2 * count);
+        // SAFETY: takes nothing.
+        let tid = unsafe { libc::syscall(libc::SYS_gettid) };
+        let first = NOBODY + thread * (1 << 20);
+        for number in first..first + libc::c_long::try_from(count).unwrap() {
+            for (name, call) in [("getpgid", libc::SYS_getpgid), ("dup", libc::SYS_dup)] {
+                // SAFETY: takes a number, of a process or descriptor that is not there.
+                let result = unsafe { libc::syscall(call, number) };
+                assert_eq!(result, -1);
+                made.push((-Errno::last_raw(), [tid.to_string(), name.to_owned(), format!("{number:#x}")]));
+            }
+        }
+        made
+    };
+    let made = [0, 1].map(|thread| std::thread::spawn(move || make(thread)).join().unwrap()).concat();
+    let lines: Vec<String> =
+        made.into_iter().map(|(error, words)| line(error, &words.map(String::into_bytes))).collect();
+    append(log_path, &lines.concat());
 }
 
 /// Has a child make getppid as a program of 32 bits does. Where the kernel has no such programs it ends the child.

@@ -14,6 +14,7 @@ pub(super) static BINDSNOOP: Gadget = Gadget {
     parameters: &[Parameter::flag("failed", "failed_only", "Show only attempts that failed")],
     columns: &["pid", "comm", "ret", "protocol", "address", "options"],
     once: false,
+    recorded: false,
     sampled: None,
     report: None,
     hooks: &[Hook {

@@ -29,6 +29,7 @@ pub(super) static CAPABILITIES: Gadget = Gadget {
     ],
     columns: &["pid", "comm", "uid", "capability", "ret", "syscall", "audit"],
     once: false,
+    recorded: false,
     sampled: None,
     report: Some(Report {
         name: "capabilities",

@@ -22,6 +22,7 @@ pub(super) static EXECSNOOP: Gadget = Gadget {
     ],
     columns: &["pid", "ppid", "comm", "pcomm", "uid", "ret", "args"],
     once: false,
+    recorded: false,
     sampled: None,
     report: None,
     hooks: &[

@@ -18,6 +18,7 @@ pub(super) static FLOWS: Gadget = Gadget {
     parameters: &[],
     columns: &["pid", "comm", "direction", "protocol", "local", "peer"],
     once: true,
+    recorded: false,
     sampled: None,
     report: Some(Report {
         name: "network-policy",

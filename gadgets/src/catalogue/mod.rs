@@ -9,6 +9,7 @@ mod requirement;
 mod syscalls;
 mod tcptop;
 mod tcptracer;
+mod traceloop;
 
 use std::collections::BTreeMap;
 
@@ -32,6 +33,7 @@ pub static CATALOGUE: Catalogue = Catalogue(&[
     &tcptracer::TCPTRACER,
     &tcptop::TCPTOP,
     &flows::FLOWS,
+    &traceloop::TRACELOOP,
 ]);
 
 /// Columns that every gadget has, before its own: where an event happened, and when.
@@ -70,6 +72,8 @@ pub struct Gadget {
     pub columns: &'static [&'static str],
     /// If it remembers what it has shown, and does not show it again. Each session begins anew.
     pub once: bool,
+    /// If it keeps its events in a recorder, and shows the last ones at the end.
+    pub recorded: bool,
     /// If it shows what came in an interval, instead of single events.
     pub sampled: Option<Sampled>,
     /// What it can say of all events together, at the end.
@@ -209,10 +213,10 @@ impl Gadget {
         Schema::from_object((self.object)())
     }
 
-    /// Whether it shows everything once, with these values of its constants.
-    pub fn shows_once(&self, constants: &BTreeMap<&'static str, u64>) -> bool {
+    /// Whether each session begins anew, with these values of its constants: it shows everything once, or what it has recorded.
+    pub fn begins_anew(&self, constants: &BTreeMap<&'static str, u64>) -> bool {
         let is_set = |parameter: &Parameter| constants.get(parameter.constant).is_some_and(|value| *value != 0);
-        self.once || self.parameters.iter().any(|parameter| parameter.once && is_set(parameter))
+        self.once || self.recorded || self.parameters.iter().any(|parameter| parameter.once && is_set(parameter))
     }
 
     /// The values of all parameters as numbers, given some of them as text. By the name of the constant.

@@ -29,6 +29,7 @@ pub(super) static OPENSNOOP: Gadget = Gadget {
     ],
     columns: &["pid", "comm", "uid", "ret", "flags", "path"],
     once: false,
+    recorded: false,
     sampled: None,
     report: None,
     hooks: &[

@@ -15,6 +15,7 @@ pub(super) static SYSCALLS: Gadget = Gadget {
     parameters: &[],
     columns: &["pid", "comm", "uid", "architecture", "syscall"],
     once: true,
+    recorded: false,
     sampled: None,
     report: Some(Report {
         name: "seccomp-profile",

@@ -15,6 +15,7 @@ pub(super) static TCPTOP: Gadget = Gadget {
     parameters: &[],
     columns: &["pid", "comm", "local", "peer", "sent", "received", "retransmits"],
     once: false,
+    recorded: false,
     sampled: Some(Sampled { measures: &["sent", "received", "retransmits"] }),
     report: None,
     hooks: &[Hook {

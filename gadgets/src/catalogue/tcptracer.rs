@@ -19,6 +19,7 @@ pub(super) static TCPTRACER: Gadget = Gadget {
     ],
     columns: &["pid", "comm", "operation", "ret", "local", "peer", "duration", "sent", "received", "retransmits"],
     once: false,
+    recorded: false,
     sampled: None,
     report: None,
     hooks: &[

@@ -34,7 +34,7 @@ pub(crate) static ROWS: [&Row; 12] = [
     &streams::ROW,
     &calls::ROW,
     &connections::ROW,
-    // To come: traceloop, dns.
+    // To come: dns.
 ];
 
 /// Those that need the cluster of the tests, and are measured if they are named.

@@ -15,6 +15,7 @@ mod syscalls;
 mod tcpstates;
 mod tcptop;
 mod tcptracer;
+pub mod traceloop;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -68,7 +69,7 @@ struct Storm {
 }
 
 /// One for every gadget.
-pub static SCENARIOS: [&Scenario; 10] = [
+pub static SCENARIOS: [&Scenario; 11] = [
     &bindsnoop::BINDSNOOP,
     &capabilities::CAPABILITIES,
     &execsnoop::EXECSNOOP,
@@ -79,6 +80,7 @@ pub static SCENARIOS: [&Scenario; 10] = [
     &tcpstates::TCPSTATES,
     &tcptop::TCPTOP,
     &tcptracer::TCPTRACER,
+    &traceloop::TRACELOOP,
 ];
 
 /// Those of the gadgets that GADGETS names in the environment, if it does; else all.

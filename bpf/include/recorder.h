@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A recorder: the last records of each container, in memory that is written over, and read when somebody asks.
+ *
+ * The memory is pages. A container has some, in a queue, the oldest first, and each CPU on which it runs fills one of them: so no
+ * CPU waits for another, and none shares a counter. A full page goes to the end of the queue. As long as there are pages that nobody
+ * has, a container takes one of these next; then it writes over what is at the front of its queue. From there on the agent sees to
+ * who has how many (gadget-agent/src/runtime/recorder.rs): it moves pages from one queue to another. A container that nobody knew
+ * gets a spare queue here, at its first record, and the agent is told.
+ */
+#pragma once
+
+#include "compat.h"
+#include "filter.h"
+
+#define RECORDER_PAGE 4096
+#define RECORDER_NO_PAGE 0 /* pages count from 1 */
+
+struct recorder_page {
+	__u32 round; /* goes up before it is written over, and again when that has begun: even if what is here belongs together */
+	__u32 queue; /* whose records these are, */
+	__u32 slot;  /* and where they are counted */
+	__u32 used;  /* bytes of records that are whole */
+	__u32 count; /* how many these are */
+	__u32 reserved;
+	__u64 first, last; /* times of the first and the last one */
+	char records[RECORDER_PAGE - 40];
+};
+
+/* The agent sets how many pages and queues there are. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct recorder_page);
+} recorder_pages SEC(".maps");
+
+struct recorder_queue {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1);
+	__type(value, __u16);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct recorder_queue);
+} recorder_queues SEC(".maps");
+
+/* Pages that no queue has. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1);
+	__type(value, __u16);
+} recorder_free SEC(".maps");
+
+/* What a CPU fills of a queue's pages. */
+struct recorder_place {
+	__u32 page;
+	__u32 taken;   /* pages so far that nobody had, */
+	__u32 returns; /* and how often it had to begin one of the queue's anew */
+	__u32 reserved;
+	__u64 overwritten_to; /* time of the last of the queue's records that were written over on this CPU */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct recorder_place);
+} recorder_places SEC(".maps");
+
+/* Which queue is whose. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u64); /* cgroup */
+	__type(value, __u32);
+} recorder_owners SEC(".maps");
+
+/* Queues that have pages and no owner. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1);
+	__type(value, __u32);
+} recorder_spares SEC(".maps");
+
+/* Records that were written over, per slot and CPU. Never reset. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} recorder_overwritten SEC(".maps");
+
+/* In the ring there is no event, only this: a cgroup has taken a spare queue. */
+#define RECORDER_NOTICE 0xffff
+
+struct recorder_notice {
+	struct gadget_header header;
+	__u32 queue;
+	__u32 reserved;
+};
+
+/* The queue of a cgroup that had none; NULL if there is no spare one. */
+static __noinline __u32 *recorder_new_owner(void *ring, const struct gadget_header *header)
+{
+	struct recorder_notice notice = { .header = *header };
+	__u64 cgroup = header->cgroup;
+
+	if (bpf_map_pop_elem(&recorder_spares, &notice.queue))
+		return NULL;
+	/* Before 6.4 the result has 32 bits. */
+	if ((int)bpf_map_update_elem(&recorder_owners, &cgroup, &notice.queue, BPF_NOEXIST)) {
+		bpf_map_push_elem(&recorder_spares, &notice.queue, 0);
+	} else {
+		notice.header.stream = RECORDER_NOTICE;
+		notice.header.size = sizeof(notice);
+		bpf_ringbuf_output(ring, &notice, sizeof(notice), BPF_RB_FORCE_WAKEUP);
+	}
+	return bpf_map_lookup_elem(&recorder_owners, &cgroup);
+}
+
+/* Where a record goes. */
+struct recorder_slot {
+	struct recorder_page *page;
+	char *record; /* NULL if there is no room; that was counted */
+};
+
+/* What is on a page is written over: counts it, and notes from where on the rest is whole. */
+static __always_inline void recorder_give_up(const struct recorder_page *page)
+{
+	__u32 queue = page->queue;
+	struct recorder_place *former;
+
+	if (!page->count)
+		return;
+	gadget_count_many(&recorder_overwritten, page->slot, page->count);
+	former = bpf_map_lookup_elem(&recorder_places, &queue);
+	if (former && former->overwritten_to < page->last)
+		former->overwritten_to = page->last;
+}
+
+/* Has this CPU fill a free page, or the oldest of the queue, or if it has no other its own from the start. */
+static __always_inline struct recorder_page *recorder_turn(struct recorder_place *place, __u32 queue,
+							   const struct gadget_header *header)
+{
+	void *pages = bpf_map_lookup_elem(&recorder_queues, &queue);
+	__u16 next, full = place->page;
+	bool is_other = true;
+	struct recorder_page *page;
+
+	if (!pages)
+		return NULL;
+	if (!bpf_map_pop_elem(&recorder_free, &next)) {
+		place->taken++;
+	} else {
+		place->returns++;
+		is_other = !bpf_map_pop_elem(pages, &next);
+	}
+	if (is_other) {
+		place->page = next;
+		if (full != RECORDER_NO_PAGE)
+			bpf_map_push_elem(pages, &full, 0);
+	}
+	page = bpf_map_lookup_elem(&recorder_pages, &place->page);
+	if (!page || place->page == RECORDER_NO_PAGE)
+		return NULL;
+	recorder_give_up(page);
+	publish(&page->round, page->round + 1);
+	page->queue = queue;
+	page->slot = header->slot;
+	page->used = 0;
+	page->count = 0;
+	page->first = header->time;
+	publish(&page->round, page->round + 1);
+	return page;
+}
+
+/* A place for a record of so many bytes, a constant and a multiple of 8. The header is what it will begin with. */
+static __always_inline struct recorder_slot recorder_reserve(void *ring, const struct gadget_header *header, const __u32 size)
+{
+	struct recorder_slot slot = {};
+	struct recorder_place *place;
+	__u32 *queue, used = 0;
+
+	queue = bpf_map_lookup_elem(&recorder_owners, &header->cgroup);
+	if (!queue)
+		queue = recorder_new_owner(ring, header);
+	if (!queue)
+		goto none;
+	place = bpf_map_lookup_elem(&recorder_places, queue);
+	if (!place)
+		goto none;
+	slot.page = bpf_map_lookup_elem(&recorder_pages, &place->page);
+	if (slot.page && place->page != RECORDER_NO_PAGE)
+		used = slot.page->used;
+	else
+		slot.page = NULL;
+	if (!slot.page || used > sizeof(slot.page->records) - size) {
+		slot.page = recorder_turn(place, *queue, header);
+		used = 0;
+	}
+	if (!slot.page)
+		goto none;
+	slot.record = slot.page->records + used;
+	return slot;
+none:
+	gadget_count_lost(header->slot);
+	return slot;
+}
+
+/* The record is written: from now on it counts. */
+static __always_inline void recorder_done(const struct recorder_slot *slot, __u32 size, __u64 time)
+{
+	slot->page->last = time;
+	slot->page->count++;
+	publish(&slot->page->used, slot->page->used + size);
+}

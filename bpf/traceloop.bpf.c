@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * traceloop: the last system calls of containers.
+ *
+ * Each is recorded where it returns: by then its result is there, and what it was given still is.
+ */
+#include "compat.h"
+#include "recorder.h"
+
+struct call {
+	struct gadget_header header;
+	gadget_pid pid GADGET_DOC("process that made it");
+	gadget_pid tid GADGET_DOC("thread of it");
+	char comm[TASK_COMM_LEN] GADGET_DOC("name of the thread");
+	gadget_result ret GADGET_DOC("what it returned: 0 or more, or why it failed");
+	gadget_arguments args GADGET_DOC("what it was given, as registers have it; how many of these count depends on the call");
+	gadget_syscall syscall GADGET_DOC("system call");
+	__u32 reserved;
+};
+
+GADGET_STREAM(events, struct call, 0);
+
+/* Of a program of 32 bits. Only the meaning of the number differs. */
+struct compat_call {
+	struct gadget_header header;
+	gadget_pid pid;
+	gadget_pid tid;
+	char comm[TASK_COMM_LEN];
+	gadget_result ret;
+	gadget_arguments args;
+	gadget_compat_syscall syscall;
+	__u32 reserved;
+};
+
+/* The same pages; GADGET_STREAM would make another ring. */
+struct compat_call gadget_stream_1 SEC(".gadget.streams") = {};
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(call_exits, struct pt_regs *context, long ret)
+{
+	struct pt_regs___kernel *regs = (void *)context;
+	struct gadget_header header;
+	struct recorder_slot slot;
+	struct call *call;
+	long number;
+
+	/* What a runtime does on the way into a container would take the memory of what the container does. */
+	if (!gadget_wanted(&header, 0) || header.flags & GADGET_SETUP)
+		return 0;
+	header.stream = is_compat_call();
+	header.size = sizeof(*call);
+	slot = recorder_reserve(&events, &header, sizeof(*call));
+	call = (void *)slot.record;
+	if (!call)
+		return 0;
+	call->header = header;
+	call->pid = bpf_get_current_pid_tgid() >> 32;
+	call->tid = bpf_get_current_pid_tgid();
+	bpf_get_current_comm(call->comm, sizeof(call->comm));
+	call->ret = ret;
+	call->args.values[0] = syscall_argument(regs, 0);
+	call->args.values[1] = syscall_argument(regs, 1);
+	call->args.values[2] = syscall_argument(regs, 2);
+	call->args.values[3] = syscall_argument(regs, 3);
+	call->args.values[4] = syscall_argument(regs, 4);
+	call->args.values[5] = syscall_argument(regs, 5);
+	number = any_syscall_number(regs);
+	/* By then the registers are those from before the signal, and their call is another's. */
+	call->syscall = number < 0 && !header.stream ? __NR_rt_sigreturn : number;
+	call->reserved = 0;
+	recorder_done(&slot, sizeof(*call), header.time);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

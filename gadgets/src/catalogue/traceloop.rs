@@ -1,0 +1,30 @@
+//! traceloop: the last system calls of containers.
+
+use super::{Gadget, Hook, TYPED_TRACEPOINTS, Variant};
+
+pub(super) static TRACELOOP: Gadget = Gadget {
+    name: "traceloop",
+    aliases: &[],
+    summary: "the last system calls of containers, recorded and shown at the end",
+    description: "Records every system call of the chosen containers, each where it returns, and shows at Ctrl-C those that are kept: the \
+                  last ones, also of containers that have ended. --buffer is the memory for that on each node, which its \
+                  containers share; older calls are written over, and counted. What has not returned by then is not shown. ARGS \
+                  are the six registers: how many of them count depends on the call.",
+    object: || bpf::object("traceloop").unwrap_or_default(),
+    parameters: &[],
+    columns: &["tid", "comm", "syscall", "ret", "args"],
+    once: false,
+    recorded: true,
+    sampled: None,
+    report: None,
+    hooks: &[Hook {
+        name: "calls",
+        without: None,
+        variants: &[Variant {
+            name: "tp_btf",
+            programs: &["call_exits"],
+            requires: &[&TYPED_TRACEPOINTS],
+            cost: "each system call of the node",
+        }],
+    }],
+};
