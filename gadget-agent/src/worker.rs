@@ -16,6 +16,7 @@ use crate::instance::{Command, Instances, Key};
 use crate::loss::{KernelLoss, OVERWRITTEN};
 use crate::member::Member;
 use crate::pods::cgroup::{Cgroup, Naming};
+use crate::pods::selection::{Verdict, verdict};
 use crate::pods::slots;
 use crate::pods::tracker::Tracker;
 use crate::runtime::attach::Attached;
@@ -278,10 +279,9 @@ impl Worker {
     /// Gives out what was recorded, if the session wants no more.
     fn begin_replay(&mut self) {
         if let Some(recorder) = &mut self.recorder
-            && !recorder.has_replay()
+            && !recorder.is_replaying()
             && self.members.iter().any(|member| member.unread.is_some())
         {
-            recorder.remember(&self.tracker);
             recorder.begin_replay();
         }
     }
@@ -402,7 +402,9 @@ impl Worker {
     /// Tells the members what was lost, and that the agent lives.
     fn tick(&mut self) {
         let tracker = &self.tracker;
-        for loss in &mut self.kernel_loss {
+        let is_recording = self.recorder.is_some() && !self.members.iter().any(|member| member.unread.is_some());
+        // That something is written over is told in the end: it is what a recorder does.
+        for loss in self.kernel_loss.iter_mut().filter(|loss| !(is_recording && loss.stage == Stage::Recorder)) {
             for (slot, count) in loss.read() {
                 let in_slot = tracker.in_slot(slot);
                 for member in self.members.iter_mut().filter(|member| member.wants_slot(slot, &in_slot)) {
@@ -416,8 +418,8 @@ impl Worker {
         let held_from = self.held.front().and_then(|record| Header::read(record).ok()).map(|header| header.time);
         let mut complete_to = self.drained_to.saturating_sub(SETTLED_NS).min(held_from.unwrap_or(u64::MAX));
         if let Some(recorder) = &mut self.recorder {
+            recorder.remember(&self.tracker, |cgroup| may_want(&self.members, cgroup));
             recorder.look_after();
-            recorder.remember(&self.tracker);
             complete_to = complete_to.min(recorder.complete_to());
         }
         for member in &mut self.members {
@@ -425,6 +427,11 @@ impl Worker {
             member.report(tracker, Some(complete_to));
         }
     }
+}
+
+/// Whether a member wants what a cgroup does, or may come to when more is known of it.
+fn may_want(members: &[Member], cgroup: Option<&Cgroup>) -> bool {
+    members.iter().any(|member| verdict(&member.selector, cgroup) != Verdict::Unwanted)
 }
 
 /// A gap, if there are more runs that were left out than the last time.

@@ -14,6 +14,7 @@ use super::load;
 use crate::clock;
 use crate::error::AgentError;
 use crate::pods::cgroup::Cgroup;
+use crate::pods::slots;
 use crate::pods::tracker::Tracker;
 
 /// In [`Header::stream`]: no record, but a cgroup that has taken a spare queue (`RECORDER_NOTICE`).
@@ -70,10 +71,15 @@ struct Queue {
     pages: u32,
     /// What processors have counted of it by then.
     turns: Turns,
-    /// The cgroup that has taken it.
-    owner: Option<u64>,
-    /// When that was found to be gone.
-    gone_ns: Option<u64>,
+    owner: Option<Owner>,
+}
+
+/// The cgroup that has taken a queue.
+struct Owner {
+    cgroup: u64,
+    slot: u32,
+    /// Since when nothing more is wanted of it: it was found to be gone. 0 if nobody wants what it does.
+    over_ns: Option<u64>,
 }
 
 /// How often processors have begun a page.
@@ -107,7 +113,7 @@ impl Recorder {
         };
         let mut numbers = 1..=u16::try_from(recorder.free.max_entries()).unwrap_or(u16::MAX);
         let set_up = numbers.try_for_each(|number| recorder.free.update(&[], &number.to_ne_bytes(), MapFlags::ANY));
-        set_up.and_then(|()| recorder.restock()).map_err(|error| failed(&error))?;
+        set_up.and_then(|()| recorder.make_spares()).map_err(|error| failed(&error))?;
         Ok(Some(recorder))
     }
 
@@ -115,15 +121,10 @@ impl Recorder {
     pub(crate) fn welcome(&mut self, header: &Header, notice: &[u8]) {
         let number =
             notice.get(HEADER_SIZE..).and_then(|rest| rest.first_chunk()).map(|bytes| u32::from_ne_bytes(*bytes));
-        let Some(number) = number.map(|number| number as usize).filter(|number| *number < self.queues.len()) else {
-            return;
-        };
-        self.queues[number].owner = Some(header.cgroup);
-        self.look_after();
-        // While it has few, it soon writes over what it has just begun with.
-        let owners = self.queues.iter().filter(|queue| queue.owner.is_some()).count() as u32;
-        let share = self.free.max_entries() / owners.max(1);
-        self.give(number, (share / 2).saturating_sub(self.queues[number].pages));
+        if let Some(queue) = number.and_then(|number| self.queues.get_mut(number as usize)) {
+            queue.owner = Some(Owner { cgroup: header.cgroup, slot: header.slot, over_ns: None });
+        }
+        self.restock();
     }
 
     /// Gives pages to those who are in need of them, and sees to it that there are spare queues.
@@ -133,7 +134,8 @@ impl Recorder {
             let turns = self.turns(number);
             let queue = &mut self.queues[number];
             queue.pages += turns.taken.wrapping_sub(queue.turns.taken);
-            if turns.returns != queue.turns.returns && queue.owner.is_some() {
+            let is_wanted = queue.owner.as_ref().is_some_and(|owner| owner.over_ns.is_none());
+            if turns.returns != queue.turns.returns && is_wanted {
                 needy.push(number);
             }
             queue.turns = turns;
@@ -141,19 +143,20 @@ impl Recorder {
         for number in needy {
             self.give(number, self.queues[number].pages.max(1));
         }
-        if let Err(error) = self.restock() {
-            tracing::warn!("containers that start now are not recorded: {error}");
-        }
+        self.restock();
     }
 
-    /// Keeps what the tracker knows of those who have records here: it forgets those that are gone.
-    pub(crate) fn remember(&mut self, tracker: &Tracker) {
-        for queue in &mut self.queues {
-            let Some(id) = queue.owner else { continue };
-            match tracker.get(id) {
-                Some(cgroup) => _ = self.cgroups.insert(id, cgroup),
-                None => _ = queue.gone_ns.get_or_insert_with(clock::boot_ns),
-            }
+    /// Keeps what the tracker knows of those who have records here: it forgets those that are gone. `is_wanted` says whether
+    /// somebody wants what one does, or may come to.
+    pub(crate) fn remember(&mut self, tracker: &Tracker, is_wanted: impl Fn(Option<&Cgroup>) -> bool) {
+        for owner in self.queues.iter_mut().filter_map(|queue| queue.owner.as_mut()) {
+            let known = if owner.slot == slots::HOST { None } else { tracker.get(owner.cgroup) };
+            owner.over_ns = match &known {
+                None if owner.slot != slots::HOST => Some(owner.over_ns.unwrap_or_else(clock::boot_ns)),
+                known if is_wanted(known.as_deref()) => None,
+                _ => Some(0),
+            };
+            self.cgroups.extend(known.map(|cgroup| (owner.cgroup, cgroup)));
         }
     }
 
@@ -177,7 +180,13 @@ impl Recorder {
     }
 
     /// Makes spare queues, as long as there is room for some.
-    fn restock(&mut self) -> libbpf_rs::Result<()> {
+    fn restock(&mut self) {
+        if let Err(error) = self.make_spares() {
+            tracing::warn!("containers that start now are not recorded: {error}");
+        }
+    }
+
+    fn make_spares(&mut self) -> libbpf_rs::Result<()> {
         let mut spare = self.queues.iter().filter(|queue| queue.owner.is_none()).count();
         while spare < SPARES && self.queues.len() < QUEUES as usize {
             let options = bpf_map_create_opts {
@@ -188,7 +197,7 @@ impl Recorder {
             let map = MapHandle::create(MapType::Queue, Some("recorder_queue"), 0, 2, room, &options)?;
             let number = self.queues.len() as u32;
             self.by_number.update(&number.to_ne_bytes(), &map.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)?;
-            self.queues.push(Queue { map, pages: 0, turns: Turns::default(), owner: None, gone_ns: None });
+            self.queues.push(Queue { map, pages: 0, turns: Turns::default(), owner: None });
             self.give(number as usize, SPARE_PAGES.min(room / (4 * SPARES as u32)).max(1));
             self.spares.update(&[], &number.to_ne_bytes(), MapFlags::ANY)?;
             spare += 1;
@@ -196,8 +205,8 @@ impl Recorder {
         Ok(())
     }
 
-    /// Gives a queue as many pages, or what can be had: those that nobody has, those of who has been gone for longest, those of
-    /// who has most.
+    /// Gives a queue as many pages, or what can be had: those that nobody has, those of whom nobody wants anything, of who has been
+    /// gone for longest, of who has most.
     fn give(&mut self, number: usize, more: u32) {
         for _ in 0..more {
             let free = || Some(u16::from_ne_bytes(self.free.lookup_and_delete(&[]).ok()??.try_into().ok()?));
@@ -213,24 +222,27 @@ impl Recorder {
     /// Another queue's oldest page, if that one can do without it sooner.
     fn take_for(&mut self, number: usize) -> Option<u16> {
         let pages = self.queues[number].pages;
-        let others =
-            || self.queues.iter().enumerate().filter(|(other, queue)| *other != number && queue.owner.is_some());
-        let gone =
-            others().filter(|(_, queue)| queue.pages > 1).filter_map(|(other, queue)| Some((queue.gone_ns?, other)));
-        let richest = others().map(|(other, queue)| (queue.pages, other)).max().filter(|(most, _)| *most > pages + 1);
-        let other = gone.min().or(richest.map(|(most, other)| (most.into(), other)))?.1;
-        let page = self.queues[other].map.lookup_and_delete(&[]).ok().flatten()?;
-        self.queues[other].pages -= 1;
-        Some(u16::from_ne_bytes(page.try_into().ok()?))
+        let others = self.queues.iter_mut().enumerate().filter(|(other, _)| *other != number).map(|(_, queue)| queue);
+        let mut owned: Vec<_> = others.filter_map(|queue| Some((queue.owner.as_ref()?.over_ns, queue))).collect();
+        owned.sort_unstable_by_key(|(over_ns, queue)| (over_ns.unwrap_or(u64::MAX), Reverse(queue.pages)));
+        let can_do_without =
+            |(over_ns, queue): &mut (Option<u64>, &mut Queue)| over_ns.is_some() || queue.pages > pages + 1;
+        // Those that processors are filling are not in it.
+        owned.into_iter().filter_map(|mut other| can_do_without(&mut other).then_some(other.1)).find_map(|queue| {
+            let page = queue.map.lookup_and_delete(&[]).ok().flatten()?;
+            queue.pages = queue.pages.saturating_sub(1);
+            Some(u16::from_ne_bytes(page.try_into().ok()?))
+        })
     }
 
     /// Begins to give out what was recorded until now: of each container all that came after what was written over last.
     pub(crate) fn begin_replay(&mut self) {
+        let given = self.replay.as_ref().map_or(0, |replay| replay.began_ns);
         let cuts = (0..self.queues.len()).map(|number| self.overwritten_to(number)).collect();
         let heads = (1..self.pages.max_entries()).filter_map(|number| Some((number, self.page(number)?)));
         let mut waiting: Vec<_> = heads.map(|(number, page)| (page.first_ns, number, page.round)).collect();
         waiting.sort_unstable_by(|one, other| other.cmp(one));
-        self.replay = Some(Replay { waiting, cuts, ..Replay::default() });
+        self.replay = Some(Replay { waiting, cuts, given, began_ns: clock::boot_ns(), ..Replay::default() });
     }
 
     /// The time of the last of a queue's records that were written over.
@@ -245,12 +257,7 @@ impl Recorder {
         self.replay.as_mut().map(|replay| std::mem::take(&mut replay.passed_over)).unwrap_or_default()
     }
 
-    /// Whether that has begun.
-    pub(crate) fn has_replay(&self) -> bool {
-        self.replay.is_some()
-    }
-
-    /// Whether something is left of it.
+    /// Whether something is left of that.
     pub(crate) fn is_replaying(&self) -> bool {
         self.replay.as_ref().is_some_and(|replay| !replay.is_over())
     }
@@ -328,6 +335,9 @@ struct Replay {
     /// The next record of each of these, by time.
     next: BinaryHeap<Reverse<(u64, usize)>>,
     given_to_ns: u64,
+    began_ns: u64,
+    /// What is from before this was given out already.
+    given: u64,
     /// Of each queue the time of the last record that was written over.
     cuts: Vec<u64>,
     /// Those that are older and are there still, by slot: some processor has not gone on from its page.
@@ -366,6 +376,7 @@ impl Replay {
         self.given_to_ns = time_ns;
         let cut = self.cuts.get(self.open[place].queue as usize).copied().unwrap_or_default();
         match self.open[place].take() {
+            Some((header, _)) if header.time <= self.given => {}
             Some((header, record)) if header.time > cut => records.extend_from_slice(record),
             Some((header, _)) => *self.passed_over.entry(header.slot).or_default() += 1,
             None => {}
