@@ -109,7 +109,8 @@ int BPF_PROG(association_accepted, struct sock *sk)
 
 	if (!is_sctp_socket(sk))
 		return 0;
-	socket_taken(sk);
+	/* Nobody knows of its listener. */
+	socket_used(sk);
 	if (!gadget_socket_wanted(&flow.header, 0, sk) || !task_wanted())
 		return 0;
 	endpoint_of_socket(&flow.local, sk);

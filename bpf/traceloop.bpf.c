@@ -35,6 +35,16 @@ struct compat_call {
 /* The same pages; GADGET_STREAM would make another ring. */
 struct compat_call gadget_stream_1 SEC(".gadget.streams") = {};
 
+#define READ_ARGUMENTS(argument)                                                                                       \
+	do {                                                                                                           \
+		call->args.values[0] = argument(regs, 0);                                                              \
+		call->args.values[1] = argument(regs, 1);                                                              \
+		call->args.values[2] = argument(regs, 2);                                                              \
+		call->args.values[3] = argument(regs, 3);                                                              \
+		call->args.values[4] = argument(regs, 4);                                                              \
+		call->args.values[5] = argument(regs, 5);                                                              \
+	} while (0)
+
 SEC("tp_btf/sys_exit")
 int BPF_PROG(call_exits, struct pt_regs *context, long ret)
 {
@@ -58,12 +68,10 @@ int BPF_PROG(call_exits, struct pt_regs *context, long ret)
 	call->tid = bpf_get_current_pid_tgid();
 	bpf_get_current_comm(call->comm, sizeof(call->comm));
 	call->ret = ret;
-	call->args.values[0] = syscall_argument(regs, 0);
-	call->args.values[1] = syscall_argument(regs, 1);
-	call->args.values[2] = syscall_argument(regs, 2);
-	call->args.values[3] = syscall_argument(regs, 3);
-	call->args.values[4] = syscall_argument(regs, 4);
-	call->args.values[5] = syscall_argument(regs, 5);
+	if (header.stream)
+		READ_ARGUMENTS(compat_syscall_argument);
+	else
+		READ_ARGUMENTS(syscall_argument);
 	number = any_syscall_number(regs);
 	/* By then the registers are those from before the signal, and their call is another's. */
 	call->syscall = number < 0 && !header.stream ? __NR_rt_sigreturn : number;

@@ -28,6 +28,7 @@ static __always_inline void publish(__u32 *place, __u32 number)
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs___kernel {
 	unsigned long di, si, dx, r10, r8, r9;
+	unsigned long bx, cx, bp; /* of programs of 32 bits */
 	unsigned long orig_ax;
 } __attribute__((preserve_access_index));
 
@@ -110,6 +111,29 @@ static __always_inline __u64 syscall_argument(struct pt_regs___kernel *regs, con
 #elif defined(__TARGET_ARCH_arm64)
 	/* The result has taken the first one's place. */
 	return n ? SYSCALL_REGISTER(regs, regs[n]) : SYSCALL_REGISTER(regs, orig_x0);
+#endif
+}
+
+/* The same of a call as a program of 32 bits makes it. */
+static __always_inline __u64 compat_syscall_argument(struct pt_regs___kernel *regs, const int n)
+{
+#if defined(__TARGET_ARCH_x86)
+	switch (n) {
+	case 0:
+		return (__u32)SYSCALL_REGISTER(regs, bx);
+	case 1:
+		return (__u32)SYSCALL_REGISTER(regs, cx);
+	case 2:
+		return (__u32)SYSCALL_REGISTER(regs, dx);
+	case 3:
+		return (__u32)SYSCALL_REGISTER(regs, si);
+	case 4:
+		return (__u32)SYSCALL_REGISTER(regs, di);
+	default:
+		return (__u32)SYSCALL_REGISTER(regs, bp);
+	}
+#else
+	return (__u32)syscall_argument(regs, n);
 #endif
 }
 

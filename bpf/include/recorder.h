@@ -94,6 +94,14 @@ struct {
 	__type(value, __u64);
 } recorder_overwritten SEC(".maps");
 
+/* Set while what is on the pages is read: then nothing is recorded. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} recorder_stopped SEC(".maps");
+
 /* In the ring there is no event, only this: a cgroup has taken a spare queue. */
 #define RECORDER_NOTICE 0xffff
 
@@ -183,8 +191,11 @@ static __always_inline struct recorder_slot recorder_reserve(void *ring, const s
 {
 	struct recorder_slot slot = {};
 	struct recorder_place *place;
-	__u32 *queue, used = 0;
+	__u32 *queue, *stopped, used = 0;
 
+	stopped = bpf_map_lookup_elem(&recorder_stopped, &used);
+	if (!stopped || *stopped)
+		return slot;
 	queue = bpf_map_lookup_elem(&recorder_owners, &header->cgroup);
 	if (!queue)
 		queue = recorder_new_owner(ring, header);
@@ -202,8 +213,12 @@ static __always_inline struct recorder_slot recorder_reserve(void *ring, const s
 		slot.page = recorder_turn(place, *queue, header);
 		used = 0;
 	}
-	if (!slot.page)
-		goto none;
+	if (!slot.page) {
+		/* All pages are other CPUs': one too few is as if it had been written over. */
+		gadget_count_many(&recorder_overwritten, header->slot, 1);
+		place->overwritten_to = header->time;
+		return slot;
+	}
 	slot.record = slot.page->records + used;
 	return slot;
 none:

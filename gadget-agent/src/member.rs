@@ -239,6 +239,7 @@ impl Member {
         let underway = (former.sent + former.lost).saturating_sub(arrived.records.saturating_add(arrived.lost));
         self.ledger.absorb(former.ledger);
         self.ledger.add(Stage::Stream, BROKEN, slots::SHARED, underway);
+        self.unread = former.unread;
         // Nothing was missed in between.
         self.began_ns = clock::boot_ns();
     }
@@ -257,13 +258,13 @@ impl Member {
     /// Tells the rest, and the sums.
     pub(crate) fn conclude(&mut self, tracker: &Tracker) {
         self.flush();
-        self.report(tracker, None);
+        self.report(tracker, None, true);
         self.outbox.put(&Frame::Trailer(Trailer { records: self.sent, lost: self.lost, gaps: self.gaps }));
         self.outbox.close();
     }
 
-    /// Tells of losses, and of being alive if `complete_to` is given.
-    pub(crate) fn report(&mut self, tracker: &Tracker, complete_to: Option<u64>) {
+    /// Tells of losses, if it is time for that, and of being alive if `complete_to` is given.
+    pub(crate) fn report(&mut self, tracker: &Tracker, complete_to: Option<u64>, tells_losses: bool) {
         // It is for whoever goes on from here to tell.
         if self.broken.is_some() {
             return;
@@ -277,7 +278,7 @@ impl Member {
             named.or(in_slot.first()).map(|cgroup| (**cgroup).clone())
         };
         // While the client does not read, losses add up here instead of piling up there; the end tells all of them.
-        if complete_to.is_none() || self.outbox.has_room() {
+        if complete_to.is_none() || (tells_losses && self.outbox.has_room()) {
             for loss in self.ledger.settle(owner) {
                 self.lost += loss.count;
                 self.outbox.put(&Frame::Loss(loss));

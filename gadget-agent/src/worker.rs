@@ -141,7 +141,7 @@ impl Worker {
             let due_in = self.sampler.as_ref().map_or(TICK, Sampler::due_in);
             if due_in.is_zero() {
                 self.sample(false);
-            } else if self.is_replaying() && !self.is_congested() {
+            } else if self.is_replaying() && !self.is_congested() && self.held.is_empty() {
                 // There is more at once.
             } else if self.is_congested() {
                 self.ring.pause(NAP);
@@ -200,9 +200,7 @@ impl Worker {
     }
 
     fn show_interest(&self) {
-        // What was recorded is not to be written over while it is given out.
-        let is_recorded = |member: &&Member| self.recorder.is_none() || member.unread.is_none();
-        let wanted = self.members.iter().filter(is_recorded).map(|member| member.selector.clone()).collect();
+        let wanted = self.members.iter().map(|member| member.selector.clone()).collect();
         self.tracker.set_interest(self.bit, Some(wanted));
     }
 
@@ -279,7 +277,7 @@ impl Worker {
     /// Gives out what was recorded, if the session wants no more.
     fn begin_replay(&mut self) {
         if let Some(recorder) = &mut self.recorder
-            && !recorder.is_replaying()
+            && !recorder.has_replay()
             && self.members.iter().any(|member| member.unread.is_some())
         {
             recorder.begin_replay();
@@ -291,13 +289,15 @@ impl Worker {
     }
 
     fn replay(&mut self) {
-        while self.is_replaying() && !self.is_congested() {
+        // What has no name yet waits here, and not in the recorder: it gives more when that is over.
+        while self.is_replaying() && !self.is_congested() && self.held.is_empty() {
             let mut records = std::mem::take(&mut self.records);
             records.clear();
             if let Some(recorder) = &mut self.recorder {
                 recorder.replay(&mut records);
                 for (slot, count) in recorder.passed_over() {
-                    for member in &mut self.members {
+                    let in_slot = self.tracker.in_slot(slot);
+                    for member in self.members.iter_mut().filter(|member| member.wants_slot(slot, &in_slot)) {
                         member.ledger.add(Stage::Recorder, OVERWRITTEN, slot, count);
                     }
                 }
@@ -402,9 +402,7 @@ impl Worker {
     /// Tells the members what was lost, and that the agent lives.
     fn tick(&mut self) {
         let tracker = &self.tracker;
-        let is_recording = self.recorder.is_some() && !self.members.iter().any(|member| member.unread.is_some());
-        // That something is written over is told in the end: it is what a recorder does.
-        for loss in self.kernel_loss.iter_mut().filter(|loss| !(is_recording && loss.stage == Stage::Recorder)) {
+        for loss in &mut self.kernel_loss {
             for (slot, count) in loss.read() {
                 let in_slot = tracker.in_slot(slot);
                 for member in self.members.iter_mut().filter(|member| member.wants_slot(slot, &in_slot)) {
@@ -424,7 +422,9 @@ impl Worker {
         }
         for member in &mut self.members {
             gaps.iter().for_each(|gap| member.tell_gap(gap));
-            member.report(tracker, Some(complete_to));
+            // That something is written over is what a recorder does: that is told in the end.
+            let tells_losses = self.recorder.is_none() || member.unread.is_some();
+            member.report(tracker, Some(complete_to), tells_losses);
         }
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Recorder {
     by_number: MapHandle,
     places: MapHandle,
     spares: MapHandle,
+    /// Whether nothing is to be recorded any more.
+    stopped: MapHandle,
     /// By their numbers.
     queues: Vec<Queue>,
     /// Whose records these are, also of those that are gone.
@@ -72,6 +74,22 @@ struct Queue {
     /// What processors have counted of it by then.
     turns: Turns,
     owner: Option<Owner>,
+}
+
+impl Queue {
+    /// Puts a page at its end.
+    fn push(&mut self, page: u16) {
+        match self.map.update(&[], &page.to_ne_bytes(), MapFlags::ANY) {
+            Ok(()) => self.pages += 1,
+            Err(error) => tracing::warn!("a page of the recorder is lost: {error}"),
+        }
+    }
+}
+
+/// The oldest page of a queue.
+fn pop(queue: &MapHandle) -> Option<u16> {
+    let page = queue.lookup_and_delete(&[]).ok()??;
+    Some(u16::from_ne_bytes(page.try_into().ok()?))
 }
 
 /// The cgroup that has taken a queue.
@@ -106,6 +124,7 @@ impl Recorder {
             by_number: map("recorder_queues")?,
             places: map("recorder_places")?,
             spares: map("recorder_spares")?,
+            stopped: map("recorder_stopped")?,
             queues: Vec::new(),
             cgroups: HashMap::new(),
             began_ns: clock::boot_ns(),
@@ -196,7 +215,7 @@ impl Recorder {
             let room = self.free.max_entries();
             let map = MapHandle::create(MapType::Queue, Some("recorder_queue"), 0, 2, room, &options)?;
             let number = self.queues.len() as u32;
-            self.by_number.update(&number.to_ne_bytes(), &map.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)?;
+            self.set_map(number, &map)?;
             self.queues.push(Queue { map, pages: 0, turns: Turns::default(), owner: None });
             self.give(number as usize, SPARE_PAGES.min(room / (4 * SPARES as u32)).max(1));
             self.spares.update(&[], &number.to_ne_bytes(), MapFlags::ANY)?;
@@ -208,41 +227,57 @@ impl Recorder {
     /// Gives a queue as many pages, or what can be had: those that nobody has, those of whom nobody wants anything, of who has been
     /// gone for longest, of who has most.
     fn give(&mut self, number: usize, more: u32) {
-        for _ in 0..more {
-            let free = || Some(u16::from_ne_bytes(self.free.lookup_and_delete(&[]).ok()??.try_into().ok()?));
-            let Some(page) = free().or_else(|| self.take_for(number)) else { return };
-            if let Err(error) = self.queues[number].map.update(&[], &page.to_ne_bytes(), MapFlags::ANY) {
-                tracing::warn!("a page of the recorder is lost: {error}");
-                return;
+        let wanted = self.queues[number].pages + more;
+        while self.queues[number].pages < wanted
+            && let Some(page) = pop(&self.free)
+        {
+            self.queues[number].push(page);
+        }
+        let owned = self.queues.iter().enumerate().filter(|(other, _)| *other != number);
+        let owned =
+            owned.filter_map(|(other, queue)| Some((queue.owner.as_ref()?.over_ns, Reverse(queue.pages), other)));
+        let mut donors: Vec<_> = owned.collect();
+        donors.sort_unstable_by_key(|(over_ns, pages, _)| (over_ns.unwrap_or(u64::MAX), *pages));
+        for (over_ns, _, donor) in donors {
+            // Those that processors are filling are not in it.
+            while self.queues[number].pages < wanted
+                && (over_ns.is_some() || self.queues[donor].pages > self.queues[number].pages + 1)
+                && let Some(page) = pop(&self.queues[donor].map)
+            {
+                self.queues[donor].pages = self.queues[donor].pages.saturating_sub(1);
+                self.queues[number].push(page);
             }
-            self.queues[number].pages += 1;
         }
     }
 
-    /// Another queue's oldest page, if that one can do without it sooner.
-    fn take_for(&mut self, number: usize) -> Option<u16> {
-        let pages = self.queues[number].pages;
-        let others = self.queues.iter_mut().enumerate().filter(|(other, _)| *other != number).map(|(_, queue)| queue);
-        let mut owned: Vec<_> = others.filter_map(|queue| Some((queue.owner.as_ref()?.over_ns, queue))).collect();
-        owned.sort_unstable_by_key(|(over_ns, queue)| (over_ns.unwrap_or(u64::MAX), Reverse(queue.pages)));
-        let can_do_without =
-            |(over_ns, queue): &mut (Option<u64>, &mut Queue)| over_ns.is_some() || queue.pages > pages + 1;
-        // Those that processors are filling are not in it.
-        owned.into_iter().filter_map(|mut other| can_do_without(&mut other).then_some(other.1)).find_map(|queue| {
-            let page = queue.map.lookup_and_delete(&[]).ok().flatten()?;
-            queue.pages = queue.pages.saturating_sub(1);
-            Some(u16::from_ne_bytes(page.try_into().ok()?))
-        })
+    /// Records no more. What programs have begun is whole when this returns.
+    ///
+    /// # Errors
+    /// If the kernel does not let it.
+    fn stop(&self) -> libbpf_rs::Result<()> {
+        self.stopped.update(&0u32.to_ne_bytes(), &1u32.to_ne_bytes(), MapFlags::ANY)?;
+        // Whoever changes a map of maps waits until no program uses what was there before.
+        match self.queues.first() {
+            Some(queue) => self.set_map(0, &queue.map),
+            None => Ok(()),
+        }
+    }
+
+    fn set_map(&self, number: u32, queue: &MapHandle) -> libbpf_rs::Result<()> {
+        self.by_number.update(&number.to_ne_bytes(), &queue.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)
     }
 
     /// Begins to give out what was recorded until now: of each container all that came after what was written over last.
+    /// Nothing more is recorded.
     pub(crate) fn begin_replay(&mut self) {
-        let given = self.replay.as_ref().map_or(0, |replay| replay.began_ns);
+        if let Err(error) = self.stop() {
+            tracing::warn!("what is recorded may be written over while it is given out: {error}");
+        }
         let cuts = (0..self.queues.len()).map(|number| self.overwritten_to(number)).collect();
         let heads = (1..self.pages.max_entries()).filter_map(|number| Some((number, self.page(number)?)));
         let mut waiting: Vec<_> = heads.map(|(number, page)| (page.first_ns, number, page.round)).collect();
         waiting.sort_unstable_by(|one, other| other.cmp(one));
-        self.replay = Some(Replay { waiting, cuts, given, began_ns: clock::boot_ns(), ..Replay::default() });
+        self.replay = Some(Replay { waiting, cuts, given_to_ns: self.began_ns, ..Replay::default() });
     }
 
     /// The time of the last of a queue's records that were written over.
@@ -257,7 +292,12 @@ impl Recorder {
         self.replay.as_mut().map(|replay| std::mem::take(&mut replay.passed_over)).unwrap_or_default()
     }
 
-    /// Whether something is left of that.
+    /// Whether that has begun.
+    pub(crate) fn has_replay(&self) -> bool {
+        self.replay.is_some()
+    }
+
+    /// Whether something is left of it.
     pub(crate) fn is_replaying(&self) -> bool {
         self.replay.as_ref().is_some_and(|replay| !replay.is_over())
     }
@@ -335,9 +375,6 @@ struct Replay {
     /// The next record of each of these, by time.
     next: BinaryHeap<Reverse<(u64, usize)>>,
     given_to_ns: u64,
-    began_ns: u64,
-    /// What is from before this was given out already.
-    given: u64,
     /// Of each queue the time of the last record that was written over.
     cuts: Vec<u64>,
     /// Those that are older and are there still, by slot: some processor has not gone on from its page.
@@ -376,7 +413,6 @@ impl Replay {
         self.given_to_ns = time_ns;
         let cut = self.cuts.get(self.open[place].queue as usize).copied().unwrap_or_default();
         match self.open[place].take() {
-            Some((header, _)) if header.time <= self.given => {}
             Some((header, record)) if header.time > cut => records.extend_from_slice(record),
             Some((header, _)) => *self.passed_over.entry(header.slot).or_default() += 1,
             None => {}
