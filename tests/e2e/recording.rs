@@ -5,7 +5,7 @@ use std::fs;
 use tests::scenarios::traceloop::{Calls, calls_of, calls_of_log};
 use tests::{Client, Pod, Seen, dist, loads_programs, shared_folder};
 
-/// Each of two threads makes two such.
+/// Each of two processes makes two such.
 const COUNT: usize = 10_000;
 
 /// What is shown of a container that makes calls, and what it has written down.
@@ -33,7 +33,7 @@ fn what_is_written_over_is_counted_and_the_rest_is_the_last() {
     for loss in last.of_type("loss") {
         assert_eq!((&loss["stage"], &loss["pod"]), (&"recorder".into(), &"kept-last".into()), "{loss}");
     }
-    // Nothing is missing from the first that is shown to the last that there was, which the second thread made.
+    // Nothing is missing from the first that is shown to the last that there was, which the second child made.
     let kept = calls_of(&shown);
     let calls =
         |calls: &Calls| calls.iter().map(|(_, name, arg, result)| (name.clone(), arg.clone(), *result)).collect();

@@ -38,27 +38,35 @@ pub(super) fn syscalls(count: usize, log_path: &str) {
     }
 }
 
-/// What is written down, when all are made, is the thread, the call, its first argument, and as the result its error.
+/// What is written down, when all are made, is the process, the call, its first argument, and as the result its error. It makes as
+/// many calls each time: threads would wait for each other now and then.
 pub(super) fn calls(count: usize, log_path: &str) {
-    let make = move |thread: libc::c_long| {
-        let mut made = Vec::with_capacity(2 * count);
-        // SAFETY: takes nothing.
-        let tid = unsafe { libc::syscall(libc::SYS_gettid) };
-        let first = NOBODY + thread * (1 << 20);
-        for number in first..first + libc::c_long::try_from(count).unwrap() {
-            for (name, call) in [("getpgid", libc::SYS_getpgid), ("dup", libc::SYS_dup)] {
-                // SAFETY: takes a number, of a process or descriptor that is not there.
-                let result = unsafe { libc::syscall(call, number) };
-                assert_eq!(result, -1);
-                made.push((-Errno::last_raw(), [tid.to_string(), name.to_owned(), format!("{number:#x}")]));
+    for child in 0..2 {
+        // SAFETY: there are no other threads.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                failing_calls(NOBODY + child * (1 << 20), count, log_path);
+                // SAFETY: it ends the process at once.
+                unsafe { libc::_exit(0) }
             }
+            ForkResult::Parent { child } => assert!(matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0)))),
         }
-        made
-    };
-    let made = [0, 1].map(|thread| std::thread::spawn(move || make(thread)).join().unwrap()).concat();
-    let lines: Vec<String> =
-        made.into_iter().map(|(error, words)| line(error, &words.map(String::into_bytes))).collect();
-    append(log_path, &lines.concat());
+    }
+}
+
+fn failing_calls(first: libc::c_long, count: usize, log_path: &str) {
+    let pid = std::process::id();
+    let mut lines = String::new();
+    for number in first..first + libc::c_long::try_from(count).unwrap() {
+        for (name, call) in [("getpgid", libc::SYS_getpgid), ("dup", libc::SYS_dup)] {
+            // SAFETY: takes a number, of a process or descriptor that is not there.
+            let result = unsafe { libc::syscall(call, number) };
+            assert_eq!(result, -1);
+            let words = [pid.to_string(), name.to_owned(), format!("{number:#x}")];
+            lines.push_str(&line(-Errno::last_raw(), &words.map(String::into_bytes)));
+        }
+    }
+    append(log_path, &lines);
 }
 
 /// Has a child make getppid as a program of 32 bits does. Where the kernel has no such programs it ends the child.

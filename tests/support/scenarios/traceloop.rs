@@ -35,7 +35,7 @@ fn numbered(calls: impl Iterator<Item = (u64, String, String, i64)>) -> Calls {
     calls.map(number).collect()
 }
 
-/// Those that the workload has written down: its threads come one after the other.
+/// Those that the workload has written down: its children come one after the other.
 pub fn calls_of_log(log: &Path) -> Calls {
     let attempts = Attempt::read_all(log);
     numbered(
