@@ -58,17 +58,12 @@ GADGET_NESTED(inet_sock_set_state, state_changes, sk, state_changed(sk, old, new
 #define SCTP_SOCKOPT_CONNECTX 110
 #define SCTP_SENDMSG_CONNECT 126
 
-static __always_inline bool is_sctp_socket(const struct sock *sk)
-{
-	return sk && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_SCTP && is_internet(BPF_CORE_READ(sk, __sk_common.skc_family));
-}
-
 /* Whom the current task asks for an association. Of several addresses of a peer, the first. */
 static __always_inline void associates(const struct sock *sk, const void *name, int size)
 {
 	struct flow flow = { .protocol = sctp };
 
-	if (!is_sctp_socket(sk))
+	if (!is_internet_socket(sk, IPPROTO_SCTP))
 		return;
 	socket_used(sk);
 	if (!gadget_socket_wanted(&flow.header, 0, sk) || !task_wanted())
@@ -107,7 +102,7 @@ int BPF_PROG(association_accepted, struct sock *sk)
 {
 	struct flow flow = { .protocol = sctp };
 
-	if (!is_sctp_socket(sk))
+	if (!is_internet_socket(sk, IPPROTO_SCTP))
 		return 0;
 	/* Nobody knows of its listener. */
 	socket_used(sk);

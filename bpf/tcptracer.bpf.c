@@ -217,11 +217,6 @@ static __always_inline void state_changed(const struct sock *sk, int old, int ne
 
 GADGET_NESTED(inet_sock_set_state, state_changes, sk, state_changed(sk, old, new), const struct sock *sk, int old, int new)
 
-static __always_inline bool is_tcp_socket(const struct sock *sk)
-{
-	return sk && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP && is_internet(BPF_CORE_READ(sk, __sk_common.skc_family));
-}
-
 /* By the current task. */
 static __always_inline void accepted(const struct sock *sk)
 {
@@ -229,7 +224,7 @@ static __always_inline void accepted(const struct sock *sk)
 	struct opened opened = {};
 	__u64 key = (__u64)sk;
 
-	if (!is_tcp_socket(sk))
+	if (!is_internet_socket(sk, IPPROTO_TCP))
 		return;
 	socket_taken(sk);
 	if (!gadget_socket_wanted(&opened.header, 0, sk))
@@ -277,7 +272,7 @@ static __always_inline void connect_done(long ret)
 		return;
 	regs = task_syscall_regs();
 	sk = current_socket((__s32)syscall_argument(regs, 0));
-	if (!is_tcp_socket(sk))
+	if (!is_internet_socket(sk, IPPROTO_TCP))
 		return;
 	key = (__u64)sk;
 	refusal = bpf_map_lookup_elem(&refusals, &key);

@@ -25,6 +25,12 @@ static __always_inline bool is_internet(__u16 family)
 	return family == AF_INET || family == AF_INET6;
 }
 
+/* Whether it is one of IP, of this protocol. */
+static __always_inline bool is_internet_socket(const struct sock *sk, __u16 protocol)
+{
+	return sk && BPF_CORE_READ(sk, sk_protocol) == protocol && is_internet(BPF_CORE_READ(sk, __sk_common.skc_family));
+}
+
 /* Where a socket is bound. */
 static __always_inline void endpoint_of_socket(struct gadget_address_and_port *endpoint, const struct sock *sk)
 {
