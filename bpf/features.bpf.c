@@ -93,6 +93,15 @@ int socket_hooks(void *ctx)
 	return 0;
 }
 
+/* What the module knows is in the kernel's own types, too, if that itself looks at it. */
+SEC("fentry/security_sctp_assoc_request")
+int association_requests(void *ctx)
+{
+	if (!bpf_core_field_exists(struct sctp_ep_common, sk))
+		REFUSE_PROGRAM();
+	return 0;
+}
+
 /* 6.3 */
 SEC("tp_btf/sk_data_ready")
 int readable_sockets(void *ctx)

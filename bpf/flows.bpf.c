@@ -25,9 +25,9 @@ static __always_inline void state_changed(const struct sock *sk, int old, int ne
 {
 	struct flow flow = { .protocol = tcp };
 
+	socket_changed(sk, old, new);
 	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
 		return;
-	socket_changed(sk, old, new);
 	if (new == TCP_SYN_SENT) {
 		/* In connect(2). Its own port is not chosen yet. */
 		if (!gadget_socket_wanted(&flow.header, 0, sk) || !task_wanted())
@@ -112,6 +112,46 @@ int BPF_PROG(association_accepted, struct sock *sk)
 	endpoint_of_peer(&flow.peer, sk);
 	set_current_task(&flow);
 	if (!is_inside(&flow))
+		show(&flow, ingress);
+	return 0;
+}
+
+/* 5.18 */
+union security_list_options {
+	void *sctp_assoc_established;
+} __attribute__((preserve_access_index));
+
+struct sctp_packet_start {
+	__be16 ports[2];
+	__be32 tag, checksum;
+	__u8 chunk;
+};
+
+#define SOCK_SEQPACKET 5
+#define SCTP_CHUNK_INIT 1
+
+/*
+ * A peer asks for an association, in an interrupt. Only for sockets that have many: nobody accepts theirs. Asked is the endpoint,
+ * or the association that shall be; kernels that ask about the first chunk ask again about the one that proves that the peer is
+ * where it says.
+ */
+SEC("fentry/security_sctp_assoc_request")
+int BPF_PROG(association_requested, struct sctp_ep_common *asked, struct sk_buff *skb)
+{
+	const struct sock *sk = BPF_CORE_READ(asked, sk);
+	struct sctp_packet_start start = {};
+	struct flow flow = {};
+
+	if (!is_internet_socket(sk, IPPROTO_SCTP) || BPF_CORE_READ(sk, sk_type) != SOCK_SEQPACKET)
+		return 0;
+	bpf_probe_read_kernel(&start, sizeof(start), transport_header(skb));
+	if (start.chunk == SCTP_CHUNK_INIT && bpf_core_field_exists(union security_list_options, sctp_assoc_established))
+		return 0;
+	if (!is_wanted_of_socket(&flow, sk) || !endpoints_of_packet(&flow.peer, &flow.local, skb))
+		return 0;
+	flow.protocol = sctp;
+	/* Of two that ask each other, both begin. */
+	if (!is_inside(&flow) && !is_shown(&flow, egress))
 		show(&flow, ingress);
 	return 0;
 }

@@ -6,11 +6,6 @@
 
 #include "endpoint.h"
 
-#include <linux/if_ether.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
-#include <linux/udp.h>
-
 #define SOCK_DGRAM 2
 
 /* Whether it is one for datagrams: of UDP, not raw. */
@@ -36,30 +31,8 @@ static __always_inline bool is_datagram_that_waited(const struct sk_buff *skb)
 static __always_inline __u8 endpoints_of_datagram(struct gadget_address_and_port *from, struct gadget_address_and_port *to,
 						  const struct sk_buff *skb)
 {
-	unsigned char *head = BPF_CORE_READ(skb, head), *network = head + BPF_CORE_READ(skb, network_header);
-	struct udphdr udp = {};
-	__u8 protocol;
+	__u8 protocol = endpoints_of_packet(from, to, skb);
 
-	if (BPF_CORE_READ(skb, protocol) == bpf_htons(ETH_P_IP)) {
-		struct iphdr ip = {};
-
-		bpf_probe_read_kernel(&ip, sizeof(ip), network);
-		protocol = ip.protocol;
-		endpoint_set_ipv4(from, ip.saddr);
-		endpoint_set_ipv4(to, ip.daddr);
-	} else if (BPF_CORE_READ(skb, protocol) == bpf_htons(ETH_P_IPV6)) {
-		struct ipv6hdr ip = {};
-
-		bpf_probe_read_kernel(&ip, sizeof(ip), network);
-		protocol = ip.nexthdr;
-		__builtin_memcpy(from->address, &ip.saddr, sizeof(from->address));
-		__builtin_memcpy(to->address, &ip.daddr, sizeof(to->address));
-	} else {
-		return 0;
-	}
-	bpf_probe_read_kernel(&udp, sizeof(udp), head + BPF_CORE_READ(skb, transport_header));
-	from->port = bpf_ntohs(udp.source);
-	to->port = bpf_ntohs(udp.dest);
 	/* Other headers may stand before UDP's. */
-	return protocol == IPPROTO_UDPLITE ? protocol : IPPROTO_UDP;
+	return !protocol || protocol == IPPROTO_UDPLITE ? protocol : IPPROTO_UDP;
 }

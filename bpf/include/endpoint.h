@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Addresses and ports, of sockets and as programs write them.
+ * Addresses and ports: of sockets, of packets, and as programs write them.
  */
 #pragma once
 
 #include "gadget.h"
 
 #include <bpf/bpf_endian.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -101,4 +104,43 @@ static __always_inline __u16 endpoint_of_copied_sockaddr(struct gadget_address_a
 		endpoint_set_in6(endpoint, &in6);
 	}
 	return in.sin_family;
+}
+
+static __always_inline unsigned char *transport_header(const struct sk_buff *skb)
+{
+	return BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, transport_header);
+}
+
+/*
+ * Reads both ends of a packet that came, of a protocol whose header begins with the ports, as those of TCP, UDP and SCTP do.
+ * Returns what IP's own header names next, which may be another header of IPv6; 0 if it is no packet of IP.
+ */
+static __always_inline __u8 endpoints_of_packet(struct gadget_address_and_port *from, struct gadget_address_and_port *to,
+						const struct sk_buff *skb)
+{
+	unsigned char *network = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
+	__be16 ports[2] = {};
+	__u8 next;
+
+	if (BPF_CORE_READ(skb, protocol) == bpf_htons(ETH_P_IP)) {
+		struct iphdr ip = {};
+
+		bpf_probe_read_kernel(&ip, sizeof(ip), network);
+		next = ip.protocol;
+		endpoint_set_ipv4(from, ip.saddr);
+		endpoint_set_ipv4(to, ip.daddr);
+	} else if (BPF_CORE_READ(skb, protocol) == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr ip = {};
+
+		bpf_probe_read_kernel(&ip, sizeof(ip), network);
+		next = ip.nexthdr;
+		__builtin_memcpy(from->address, &ip.saddr, sizeof(from->address));
+		__builtin_memcpy(to->address, &ip.daddr, sizeof(to->address));
+	} else {
+		return 0;
+	}
+	bpf_probe_read_kernel(ports, sizeof(ports), transport_header(skb));
+	from->port = bpf_ntohs(ports[0]);
+	to->port = bpf_ntohs(ports[1]);
+	return next;
 }

@@ -251,6 +251,11 @@ struct socket {
 	struct sock *sk;
 };
 
+/* What an endpoint of SCTP and an association begin with. */
+struct sctp_ep_common {
+	struct sock *sk;
+};
+
 struct inet_sock {
 	__be16 inet_sport; /* its own port, also when the socket has none any more */
 	unsigned long inet_flags; /* 6.6 */

@@ -25,7 +25,7 @@ struct {
 struct listener {
 	__u32 network; /* inum of its namespace */
 	__u16 port;    /* host byte order */
-	__u16 reserved;
+	__u16 protocol;
 };
 
 struct {
@@ -58,6 +58,7 @@ static __always_inline struct listener socket_address(const struct sock *sk)
 	struct listener address = {
 		.network = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum),
 		.port = BPF_CORE_READ(sk, __sk_common.skc_num),
+		.protocol = BPF_CORE_READ(sk, sk_protocol),
 	};
 
 	return address;
@@ -98,7 +99,7 @@ static __always_inline void socket_taken(const struct sock *sk)
 		record_owner(sk, current_cgroup(), false);
 }
 
-/* Keeps record of owners where the kernel does not. To be called at every change of a TCP socket's state, first of all. */
+/* Keeps record of owners where the kernel does not. To be called at every change of a socket's state, first of all. */
 static __always_inline void socket_changed(const struct sock *sk, int old, int new)
 {
 	__u64 key = (__u64)sk, *listens;

@@ -27,13 +27,23 @@ struct Ports {
     tcp: u16,
     udp4: [u16; WAYS],
     udp6: [u16; WAYS],
-    /// Of IPv4 and IPv6; none if the kernel has no SCTP.
-    sctp: Option<[u16; 2]>,
+    /// None if the kernel has no SCTP.
+    sctp: Option<Associations>,
+}
+
+/// Those that listen for associations, of IPv4 and IPv6.
+#[derive(Clone, Copy)]
+struct Associations {
+    /// Each is accepted.
+    accepted: [u16; 2],
+    /// One socket has all of them.
+    many: [u16; 2],
 }
 
 impl Ports {
     fn write(&self, file: &str) {
-        let all = [self.tcp].into_iter().chain(self.udp4).chain(self.udp6).chain(self.sctp.into_iter().flatten());
+        let sctp = self.sctp.map(|ports| [ports.accepted, ports.many].concat());
+        let all = [self.tcp].into_iter().chain(self.udp4).chain(self.udp6).chain(sctp.into_iter().flatten());
         let words: Vec<String> = all.map(|port| port.to_string()).collect();
         // Whole, or not there.
         let new = format!("{file}.new");
@@ -46,7 +56,12 @@ impl Ports {
         let text = fs::read_to_string(file).unwrap();
         let all: Vec<u16> = text.split(' ').map(|word| word.parse().unwrap()).collect();
         let ways = |from: usize| all[from..from + WAYS].try_into().unwrap();
-        let sctp = all[1 + 2 * WAYS..].try_into().ok();
+        let sctp = match all[1 + 2 * WAYS..] {
+            [accepted4, accepted6, many4, many6] => {
+                Some(Associations { accepted: [accepted4, accepted6], many: [many4, many6] })
+            }
+            _ => None,
+        };
         Self { tcp: all[0], udp4: ways(1), udp6: ways(1 + WAYS), sctp }
     }
 }
@@ -64,22 +79,9 @@ pub(super) fn answer(v4: &str, v6: &str, file: &str, done: &str) {
     let udp4: [UdpSocket; WAYS] = std::array::from_fn(|_| bind_chosen(v4));
     let udp6: [UdpSocket; WAYS] = std::array::from_fn(|_| UdpSocket::bind((v6, 0)).unwrap());
     let ports_of = |sockets: &[UdpSocket; WAYS]| std::array::from_fn(|way| sockets[way].local_addr().unwrap().port());
-    let sctp: Option<Vec<TcpListener>> = [v4, v6].into_iter().map(sctp::listener).collect();
-    let port_of = |listener: &TcpListener| listener.local_addr().unwrap().port();
-    Ports {
-        tcp: port_of(&listener),
-        udp4: ports_of(&udp4),
-        udp6: ports_of(&udp6),
-        sctp: sctp.as_ref().map(|listeners| [0, 1].map(|index: usize| port_of(&listeners[index]))),
-    }
-    .write(file);
-    for associations in sctp.into_iter().flatten() {
-        std::thread::spawn(move || {
-            loop {
-                drop(associations.accept().unwrap());
-            }
-        });
-    }
+    let sctp = take_associations([v4, v6]);
+    Ports { tcp: listener.local_addr().unwrap().port(), udp4: ports_of(&udp4), udp6: ports_of(&udp6), sctp }
+        .write(file);
     for sockets in [udp4, udp6] {
         for (way, socket) in sockets.into_iter().enumerate() {
             std::thread::spawn(move || {
@@ -98,6 +100,29 @@ pub(super) fn answer(v4: &str, v6: &str, file: &str, done: &str) {
     });
     wait_for_file(done);
     exit(0);
+}
+
+/// Takes what comes to these addresses by SCTP; `None` if the kernel has none.
+fn take_associations(addresses: [IpAddr; 2]) -> Option<Associations> {
+    let mut ports = Associations { accepted: [0; 2], many: [0; 2] };
+    for (index, address) in addresses.into_iter().enumerate() {
+        let (accepting, many) = (sctp::listener(address)?, sctp::listener_of_many(address)?);
+        ports.accepted[index] = accepting.local_addr().unwrap().port();
+        ports.many[index] = bound_address(many.as_raw_fd()).port();
+        std::thread::spawn(move || {
+            loop {
+                drop(accepting.accept().unwrap());
+            }
+        });
+        std::thread::spawn(move || {
+            loop {
+                let (_, from) = recvfrom::<SockaddrStorage>(many.as_raw_fd(), &mut [0; 16]).unwrap();
+                // Whoever waits for an answer.
+                _ = sendto(many.as_raw_fd(), b"answer", &from.unwrap(), MsgFlags::empty());
+            }
+        });
+    }
+    Some(ports)
 }
 
 /// Returns who has sent it, if that was asked.
@@ -202,6 +227,14 @@ impl Caller<'_> {
         let _ = TcpStream::from(socket).read_to_end(&mut Vec::new());
     }
 
+    /// With a message to a socket that has many, from one that has many as well, until it is answered.
+    fn asks_many(&self, local: IpAddr, peer: SocketAddr) {
+        let socket = sctp::bound(local, libc::SOCK_SEQPACKET).unwrap();
+        self.flow("egress", "sctp", bound_address(socket.as_raw_fd()), peer, true);
+        sendto(socket.as_raw_fd(), b"?", &SockaddrStorage::from(peer), MsgFlags::empty()).unwrap();
+        recv(socket.as_raw_fd(), &mut [0; 16], MsgFlags::empty()).unwrap();
+    }
+
     /// Nobody listens there: once with connect, once with a message.
     fn associates_in_vain(&self, local: IpAddr, peer: Ipv4Addr) {
         let [one, many] = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].map(|kind| sctp::bound(local, kind).unwrap());
@@ -287,9 +320,11 @@ pub(super) fn call(count: usize, file: &str, deaf: SocketAddr, [v4, v6]: [&str; 
             14 => in_vain(&caller, own4, v4),
             15 => inside(own4),
             16 => {
-                if let Some([port4, port6]) = ports.sctp {
-                    caller.associates(at4, (v4, port4).into());
-                    caller.associates(at6, (v6, port6).into());
+                if let Some(Associations { accepted, many }) = ports.sctp {
+                    caller.associates(at4, (v4, accepted[0]).into());
+                    caller.associates(at6, (v6, accepted[1]).into());
+                    caller.asks_many(at4, (v4, many[0]).into());
+                    caller.asks_many(at6, (v6, many[1]).into());
                     caller.associates_in_vain(at4, v4);
                 }
             }

@@ -28,3 +28,10 @@ pub(super) fn listener(address: IpAddr) -> Option<TcpListener> {
     listen(&socket, Backlog::MAXCONN).unwrap();
     Some(socket.into())
 }
+
+/// One that takes many associations, and the messages of all of them.
+pub(super) fn listener_of_many(address: IpAddr) -> Option<OwnedFd> {
+    let socket = bound(address, libc::SOCK_SEQPACKET)?;
+    listen(&socket, Backlog::MAXCONN).unwrap();
+    Some(socket)
+}

@@ -1,8 +1,8 @@
 //! flows: whom pods talk to.
 
 use super::{
-    DEFERRED_DATAGRAMS, FREED_DATAGRAMS, Gadget, Hook, KPROBES, READABLE_SOCKETS, Report, ReportForm, SOCKET_HOOKS,
-    SYSCALL_TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, Variant,
+    ASSOCIATION_REQUESTS, DEFERRED_DATAGRAMS, FREED_DATAGRAMS, Gadget, Hook, KPROBES, READABLE_SOCKETS, Report,
+    ReportForm, SOCKET_HOOKS, SYSCALL_TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, Variant,
 };
 
 pub(super) static FLOWS: Gadget = Gadget {
@@ -46,6 +46,16 @@ pub(super) static FLOWS: Gadget = Gadget {
                 programs: &["association_begins", "association_begins_by_name", "association_accepted"],
                 requires: &[&TRAMPOLINES, &SOCKET_HOOKS],
                 cost: "each connect and accept of the node",
+            }],
+        },
+        Hook {
+            name: "requests",
+            without: Some("flows of SCTP to sockets that take many associations are not shown"),
+            variants: &[Variant {
+                name: "fentry",
+                programs: &["association_requested"],
+                requires: &[&TRAMPOLINES, &ASSOCIATION_REQUESTS],
+                cost: "each association of SCTP that a peer asks for",
             }],
         },
         Hook {

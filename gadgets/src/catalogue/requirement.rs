@@ -30,7 +30,7 @@ pub const OLDEST: Release = Release(5, 10);
 pub const CHARGED_TO_CGROUPS: Release = Release(5, 11);
 
 /// All that any variant may need.
-pub static REQUIREMENTS: [&Requirement; 12] = [
+pub static REQUIREMENTS: [&Requirement; 13] = [
     &TYPED_TRACEPOINTS,
     &TRAMPOLINES,
     &KPROBES,
@@ -43,6 +43,7 @@ pub static REQUIREMENTS: [&Requirement; 12] = [
     &DEFERRED_DATAGRAMS,
     &READABLE_SOCKETS,
     &SOCKET_HOOKS,
+    &ASSOCIATION_REQUESTS,
 ];
 
 /// Programs on tracepoints, with their arguments' types (`tp_btf`).
@@ -154,6 +155,16 @@ pub static SOCKET_HOOKS: Requirement = Requirement {
     until: None,
     sign: None,
     mend: "a kernel with BTF and CONFIG_SECURITY_NETWORK, whose functions may be patched",
+};
+
+/// A function that asks security modules whether a peer may have an association of SCTP, with types that say whose it is.
+pub static ASSOCIATION_REQUESTS: Requirement = Requirement {
+    name: "the security hook of associations",
+    program: "association_requests",
+    since: OLDEST,
+    until: None,
+    sign: None,
+    mend: "a kernel with BTF, CONFIG_SECURITY_NETWORK, and CONFIG_IP_SCTP=y or CONFIG_SECURITY_SELINUX, whose functions may be patched",
 };
 
 /// Tracepoints where a socket gets something to read, and where it is read.

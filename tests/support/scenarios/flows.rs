@@ -146,9 +146,18 @@ fn exact(containers: &mut dyn Containers, options: &[&str], calls: usize) -> See
         let pids: Vec<u64> = events.iter().map(|event| event["pid"].as_u64().unwrap()).collect();
         let known: Vec<u64> = pids.iter().copied().filter(|pid| *pid != 0).collect();
         assert!(known.iter().all(|pid| *pid == known[0]), "{events:?}");
-        let began = |event: &&&Value| event["direction"] == "egress" && event["protocol"] == "tcp";
-        let is_known = |event: &&&Value| began(event) || event["protocol"] == "sctp";
-        assert!(events.iter().filter(is_known).all(|event| event["pid"] != 0), "{events:?}");
+        let of = |direction: &str, protocol: &str| {
+            let is_it = |event: &&&Value| event["direction"] == direction && event["protocol"] == protocol;
+            let pids: Vec<bool> = events.iter().filter(is_it).map(|event| event["pid"] != 0).collect();
+            (pids.iter().filter(|is_known| **is_known).count(), pids.len())
+        };
+        for protocol in ["tcp", "sctp"] {
+            let (known, all) = of("egress", protocol);
+            assert_eq!(known, all, "{events:?}");
+        }
+        // Half of them are accepted by a program.
+        let (known, all) = of("ingress", "sctp");
+        assert_eq!(known * 2, all, "{events:?}");
         seen
     };
     check(calling, "calling", &called);
