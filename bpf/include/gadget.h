@@ -155,8 +155,8 @@ static __always_inline __u64 gadget_wakeup(__u64 used)
 	return BPF_RB_FORCE_WAKEUP;
 }
 
-/* Counts so many for a slot, and in total. */
-static __always_inline void gadget_count_many(void *counters, __u32 slot, __u64 number)
+/* Counts one for a slot, and in total. */
+static __always_inline void gadget_count(void *counters, __u32 slot)
 {
 	__u32 total = gadget_lost_total;
 	__u64 *count;
@@ -164,15 +164,10 @@ static __always_inline void gadget_count_many(void *counters, __u32 slot, __u64 
 	/* Another program may come in between, even on the same CPU. */
 	count = bpf_map_lookup_elem(counters, &slot);
 	if (count)
-		__sync_fetch_and_add(count, number);
+		__sync_fetch_and_add(count, 1);
 	count = bpf_map_lookup_elem(counters, &total);
 	if (count)
-		__sync_fetch_and_add(count, number);
-}
-
-static __always_inline void gadget_count(void *counters, __u32 slot)
-{
-	gadget_count_many(counters, slot, 1);
+		__sync_fetch_and_add(count, 1);
 }
 
 static __always_inline void gadget_count_lost(__u32 slot)

@@ -7,6 +7,9 @@
  * has, a container takes one of these next; then it writes over what is at the front of its queue. From there on the agent sees to
  * who has how many (gadget-agent/src/runtime/recorder.rs): it moves pages from one queue to another. A container that nobody knew
  * gets a spare queue here, at its first record, and the agent is told.
+ *
+ * A queue is used again when all others are: its number goes on, its tag is another. So what is left of the container before is
+ * not taken for the next one's.
  */
 #pragma once
 
@@ -16,15 +19,16 @@
 #define RECORDER_PAGE 4096
 #define RECORDER_NO_PAGE 0 /* pages count from 1 */
 
+/* Of a queue's tag; what is above says how often it was used again, from 1: no tag is 0. */
+#define RECORDER_NUMBER(tag) ((tag) & 0xffff)
+
 struct recorder_page {
 	__u32 round; /* goes up before it is written over, and again when that has begun: even if what is here belongs together */
-	__u32 queue; /* whose records these are, */
-	__u32 slot;  /* and where they are counted */
+	__u32 queue; /* whose records these are: a tag */
 	__u32 used;  /* bytes of records that are whole */
 	__u32 count; /* how many these are */
-	__u32 reserved;
 	__u64 first, last; /* times of the first and the last one */
-	char records[RECORDER_PAGE - 40];
+	char records[RECORDER_PAGE - 32];
 };
 
 /* The agent sets how many pages and queues there are. */
@@ -55,13 +59,14 @@ struct {
 	__type(value, __u16);
 } recorder_free SEC(".maps");
 
-/* What a CPU fills of a queue's pages. */
+/* What a CPU fills of a queue's pages, and what it has written over of the queue's records. */
 struct recorder_place {
+	__u32 queue; /* the tag that this is about; 0 if nothing has come of it here yet */
 	__u32 page;
 	__u32 taken;   /* pages so far that nobody had, */
 	__u32 returns; /* and how often it had to begin one of the queue's anew */
-	__u32 reserved;
-	__u64 overwritten_to; /* time of the last of the queue's records that were written over on this CPU */
+	__u64 overwritten;    /* how many records, */
+	__u64 overwritten_to; /* and the time of the last of them */
 };
 
 struct {
@@ -76,23 +81,15 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
 	__type(key, __u64); /* cgroup */
-	__type(value, __u32);
+	__type(value, __u32); /* tag */
 } recorder_owners SEC(".maps");
 
-/* Queues that have pages and no owner. */
+/* Tags of queues that have pages and no owner. */
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);
 	__uint(max_entries, 1);
 	__type(value, __u32);
 } recorder_spares SEC(".maps");
-
-/* Records that were written over, per slot and CPU. Never reset. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} recorder_overwritten SEC(".maps");
 
 /* Set while what is on the pages is read: then nothing is recorded. */
 struct {
@@ -136,25 +133,42 @@ struct recorder_slot {
 	char *record; /* NULL if there is no room; that was counted */
 };
 
-/* What is on a page is written over: counts it, and notes from where on the rest is whole. */
+/*
+ * Counts what is lost of a queue, and notes from where on the rest is whole. What was noted of whoever had the queue before is
+ * over; and what is lost of them now was told when others got it: later tags are larger.
+ */
+static __always_inline void recorder_overwrite(struct recorder_place *place, __u32 queue, __u64 count, __u64 last)
+{
+	if (place->queue > queue)
+		return;
+	if (place->queue != queue) {
+		place->queue = queue;
+		place->overwritten = 0;
+		place->overwritten_to = 0;
+	}
+	place->overwritten += count;
+	if (place->overwritten_to < last)
+		place->overwritten_to = last;
+}
+
+/* What is on a page is written over. */
 static __always_inline void recorder_give_up(const struct recorder_page *page)
 {
-	__u32 queue = page->queue;
+	__u32 queue = page->queue, number = RECORDER_NUMBER(queue);
 	struct recorder_place *former;
 
 	if (!page->count)
 		return;
-	gadget_count_many(&recorder_overwritten, page->slot, page->count);
-	former = bpf_map_lookup_elem(&recorder_places, &queue);
-	if (former && former->overwritten_to < page->last)
-		former->overwritten_to = page->last;
+	former = bpf_map_lookup_elem(&recorder_places, &number);
+	if (former)
+		recorder_overwrite(former, queue, page->count, page->last);
 }
 
 /* Has this CPU fill a free page, or the oldest of the queue, or if it has no other its own from the start. */
-static __always_inline struct recorder_page *recorder_turn(struct recorder_place *place, __u32 queue,
-							   const struct gadget_header *header)
+static __always_inline struct recorder_page *recorder_turn(struct recorder_place *place, __u32 queue, __u64 time)
 {
-	void *pages = bpf_map_lookup_elem(&recorder_queues, &queue);
+	__u32 number = RECORDER_NUMBER(queue);
+	void *pages = bpf_map_lookup_elem(&recorder_queues, &number);
 	__u16 next, full = place->page;
 	bool is_other = true;
 	struct recorder_page *page;
@@ -178,10 +192,9 @@ static __always_inline struct recorder_page *recorder_turn(struct recorder_place
 	recorder_give_up(page);
 	publish(&page->round, page->round + 1);
 	page->queue = queue;
-	page->slot = header->slot;
 	page->used = 0;
 	page->count = 0;
-	page->first = header->time;
+	page->first = time;
 	publish(&page->round, page->round + 1);
 	return page;
 }
@@ -191,7 +204,7 @@ static __always_inline struct recorder_slot recorder_reserve(void *ring, const s
 {
 	struct recorder_slot slot = {};
 	struct recorder_place *place;
-	__u32 *queue, *stopped, used = 0;
+	__u32 *queue, *stopped, number, used = 0;
 
 	stopped = bpf_map_lookup_elem(&recorder_stopped, &used);
 	if (!stopped || *stopped)
@@ -201,7 +214,8 @@ static __always_inline struct recorder_slot recorder_reserve(void *ring, const s
 		queue = recorder_new_owner(ring, header);
 	if (!queue)
 		goto none;
-	place = bpf_map_lookup_elem(&recorder_places, queue);
+	number = RECORDER_NUMBER(*queue);
+	place = bpf_map_lookup_elem(&recorder_places, &number);
 	if (!place)
 		goto none;
 	slot.page = bpf_map_lookup_elem(&recorder_pages, &place->page);
@@ -210,13 +224,12 @@ static __always_inline struct recorder_slot recorder_reserve(void *ring, const s
 	else
 		slot.page = NULL;
 	if (!slot.page || used > sizeof(slot.page->records) - size) {
-		slot.page = recorder_turn(place, *queue, header);
+		slot.page = recorder_turn(place, *queue, header->time);
 		used = 0;
 	}
 	if (!slot.page) {
 		/* All pages are other CPUs': one too few is as if it had been written over. */
-		gadget_count_many(&recorder_overwritten, header->slot, 1);
-		place->overwritten_to = header->time;
+		recorder_overwrite(place, *queue, 1, header->time);
 		return slot;
 	}
 	slot.record = slot.page->records + used;

@@ -80,8 +80,9 @@ impl HostArgs {
         catalogue: Catalogue,
         watch_pods: bool,
         budget: Option<u64>,
+        recordings: Option<PathBuf>,
     ) -> Result<Agent, crate::error::AgentError> {
-        Agent::start(catalogue, self.node, bundle::Bundles::new(&self.bundles), watch_pods, budget)
+        Agent::start(catalogue, self.node, bundle::Bundles::new(&self.bundles), watch_pods, budget, recordings)
     }
 }
 
@@ -100,7 +101,7 @@ pub(crate) fn run(catalogue: Catalogue) -> ExitCode {
         Command::Daemon(args) => daemon(args, catalogue),
         Command::Session(args) if args.local => {
             // The client was told why it ended, and tells the user.
-            return match session::serve_stdio(|| args.host.start(catalogue, false, None)) {
+            return match session::serve_stdio(|| args.host.start(catalogue, false, None, None)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     tracing::debug!("the session ended: {error}");
@@ -123,10 +124,11 @@ pub(crate) fn run(catalogue: Catalogue) -> ExitCode {
 
 fn daemon(args: DaemonArgs, catalogue: Catalogue) -> anyhow::Result<()> {
     let listener = server::Listener::prepare(&args.socket.socket)?;
+    let recordings = args.socket.socket.with_extension("recordings");
     // In a cluster these are its last words, which the client shows.
     let agent = args
         .host
-        .start(catalogue, args.pods, Some(args.budget.as_u64()))
+        .start(catalogue, args.pods, Some(args.budget.as_u64()), Some(recordings))
         .map_err(|error| anyhow::anyhow!("{error}; what mends it: kubectl gadget doctor"))?;
     listener.serve(&agent)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use gadgets::catalogue::{CHARGED_TO_CGROUPS, Release};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::error::AgentError;
 
@@ -50,6 +50,15 @@ pub(crate) fn has_tracefs() -> bool {
 /// Whether tracefs has a file; `None` if tracefs is not there.
 pub(crate) fn in_tracefs(file: &str) -> Option<bool> {
     has_tracefs().then(|| Path::new(TRACEFS).join(file).exists())
+}
+
+/// Lets this process have as many files open as it may: a recorder has one for each container.
+pub(crate) fn raise_file_limit() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::debug!("the limit of open files stays: {error}");
+    }
 }
 
 /// Makes sure that system call tracepoints can be found. Where nobody has mounted tracefs, it is mounted for this

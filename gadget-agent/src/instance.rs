@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use gadgets::catalogue::Gadget;
-use gadgets::spec::RING_BYTES_MIN;
+use gadgets::spec::{RING_BYTES_MIN, Selector};
 use gadgets::tasks::TaskFilter;
-use gadgets::wire::{self, Frame, GadgetStatus};
+use gadgets::wire::{self, Frame, GadgetStatus, Gap};
 
 use crate::clock;
 use crate::error::AgentError;
@@ -28,6 +29,9 @@ use crate::worker::Worker;
 
 /// Instances that may run at once: the bits of a mask.
 const MAX_INSTANCES: u32 = 64;
+/// How long an instance may take to say what it has recorded.
+const PATIENCE: Duration = Duration::from_secs(10);
+const GONE: &str = "the instance that was just started is gone";
 
 /// What makes two runs the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,8 +43,17 @@ pub(crate) struct Key {
     pub(crate) ring_bytes: u32,
     /// Of a sampled gadget; of another 0.
     pub(crate) interval_ms: u32,
-    /// Of a gadget that begins anew for each session, the one for which it did; of another 0.
-    pub(crate) first_session: u64,
+    pub(crate) owner: Owner,
+}
+
+/// Whose an instance is: nobody else can join it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Owner {
+    Everybody,
+    /// Of a gadget that begins anew for each session: the one for which it did, and those that go on from it.
+    Session(u64),
+    /// The recording of this id.
+    Recording(String),
 }
 
 impl Key {
@@ -48,8 +61,8 @@ impl Key {
     pub(crate) fn plain(gadget: &'static Gadget) -> Result<Self, AgentError> {
         let constants = gadget.constants(&BTreeMap::new())?;
         let (tasks, variants) = (TaskFilter::default(), BTreeMap::new());
-        let (ring_bytes, interval_ms, first_session) = (RING_BYTES_MIN, 0, 0);
-        Ok(Self { gadget: gadget.name, constants, tasks, variants, ring_bytes, interval_ms, first_session })
+        let (ring_bytes, interval_ms, owner) = (RING_BYTES_MIN, 0, Owner::Everybody);
+        Ok(Self { gadget: gadget.name, constants, tasks, variants, ring_bytes, interval_ms, owner })
     }
 
     /// How to load it, with maps of its own.
@@ -145,12 +158,12 @@ impl Running {
     }
 
     /// Whose an instance is that nobody else may join: a new session's, or that of the one from which it goes on.
-    fn first_session(&self, key: &Key, resumed: Option<u64>) -> u64 {
+    fn owner(&self, key: &Key, resumed: Option<u64>) -> Owner {
         let goes_on = |known: &Key, handle: &Handle| {
-            Some(handle.last_member) == resumed && Key { first_session: known.first_session, ..key.clone() } == *known
+            Some(handle.last_member) == resumed && Key { owner: known.owner.clone(), ..key.clone() } == *known
         };
         let former = self.by_key.iter().find(|(known, handle)| goes_on(known, handle));
-        former.map_or(self.last_member + 1, |(known, _)| known.first_session)
+        former.map_or(Owner::Session(self.last_member + 1), |(known, _)| known.owner.clone())
     }
 
     fn free_bit(&self) -> Result<u32, AgentError> {
@@ -166,6 +179,12 @@ impl Running {
 pub(crate) enum Command {
     /// A session begins.
     Join(Box<Member>),
+    /// Records these from now on for whoever asks, with or without sessions. What was before may be missing in such times.
+    Keep { selector: Box<Selector>, gaps: Vec<Gap> },
+    /// No longer.
+    Release,
+    /// What is recorded?
+    Describe(Sender<wire::Recording>),
     /// A session ends; with `finish`, after everything that happened until now and a trailer.
     Leave { member: u64, finish: bool },
 }
@@ -197,6 +216,36 @@ impl Drop for Membership {
     }
 }
 
+/// An instance that goes on without sessions. Dropping it ends that.
+pub(crate) struct Kept {
+    commands: Sender<Command>,
+    alarm: Alarm,
+}
+
+impl Kept {
+    /// What it has recorded.
+    ///
+    /// # Errors
+    /// If it does not say so.
+    pub(crate) fn describe(&self) -> Result<wire::Recording, AgentError> {
+        let (answer, described) = channel();
+        self.tell(Command::Describe(answer));
+        described.recv_timeout(PATIENCE).map_err(|error| AgentError::internal("ask about a recording", error))
+    }
+
+    fn tell(&self, command: Command) {
+        // If the instance has ended there is nothing to tell.
+        let _ = self.commands.send(command);
+        self.alarm.ring();
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.tell(Command::Release);
+    }
+}
+
 impl Instances {
     pub(crate) fn new(tracker: Arc<Tracker>, budget: Option<u64>) -> Arc<Self> {
         // No agent that ran here before has come so far.
@@ -218,22 +267,14 @@ impl Instances {
     ) -> Result<Membership, AgentError> {
         // Held while the gadget loads: a second session with the same wish finds it running.
         let mut running = self.lock();
-        if gadget.begins_anew(&key.constants) {
-            key.first_session = running.first_session(&key, wish.resumed.map(|resumed| resumed.session));
+        if key.owner == Owner::Everybody && gadget.begins_anew(&key.constants) {
+            key.owner = running.owner(&key, wish.resumed.map(|resumed| resumed.session));
         }
-        if let Some(budget) = self.budget {
-            running.check_budget(&key, budget)?;
-        }
-        if !running.by_key.contains_key(&key) {
-            let bit = running.free_bit()?;
-            let handle = self.start(gadget, key.clone(), bit)?;
-            running.bits |= 1 << bit;
-            running.by_key.insert(key.clone(), handle);
-        }
+        self.provide(&mut running, gadget, &key)?;
         running.last_member += 1;
         let id = running.last_member;
         let Some(handle) = running.by_key.get_mut(&key) else {
-            return Err(AgentError::Internal("the instance that was just started is gone".into()));
+            return Err(AgentError::Internal(GONE.into()));
         };
         handle.last_member = id;
         let member = Member::new(id, wish, greet(&handle.about, id));
@@ -247,6 +288,39 @@ impl Instances {
         let _ = handle.commands.send(Command::Join(Box::new(member)));
         handle.alarm.ring();
         Ok(membership)
+    }
+
+    /// Starts an instance that records these, with or without sessions, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// If the gadget cannot be loaded, or too many run.
+    pub(crate) fn keep(
+        self: &Arc<Self>,
+        gadget: &'static Gadget,
+        key: &Key,
+        selector: Selector,
+        gaps: Vec<Gap>,
+    ) -> Result<Kept, AgentError> {
+        let mut running = self.lock();
+        self.provide(&mut running, gadget, key)?;
+        let Some(handle) = running.by_key.get(key) else { return Err(AgentError::Internal(GONE.into())) };
+        let kept = Kept { commands: handle.commands.clone(), alarm: handle.alarm.clone() };
+        kept.tell(Command::Keep { selector: Box::new(selector), gaps });
+        Ok(kept)
+    }
+
+    /// Sees to it that the instance for this key runs.
+    fn provide(self: &Arc<Self>, running: &mut Running, gadget: &'static Gadget, key: &Key) -> Result<(), AgentError> {
+        if let Some(budget) = self.budget {
+            running.check_budget(key, budget)?;
+        }
+        if !running.by_key.contains_key(key) {
+            let bit = running.free_bit()?;
+            let handle = self.start(gadget, key.clone(), bit)?;
+            running.bits |= 1 << bit;
+            running.by_key.insert(key.clone(), handle);
+        }
+        Ok(())
     }
 
     /// What runs now.

@@ -18,11 +18,10 @@ pub(crate) const KERNEL_TOTAL: u32 = slots::COUNT;
 /// Why a recorder does not have a record any more.
 pub(crate) const OVERWRITTEN: &str = "newer ones were written over them";
 
-/// What gadgets count in the kernel, by the maps of `gadget.h`, `state.h` and `recorder.h`; not every gadget has all of them.
-const KERNEL: [(&str, Stage, &str); 3] = [
+/// What gadgets count in the kernel, by the maps of `gadget.h` and `state.h`; not every gadget has both.
+const KERNEL: [(&str, Stage, &str); 2] = [
     ("gadget_lost", Stage::KernelRing, "more came at once than the ring has room for"),
     ("gadget_unkept", Stage::KernelMap, "the kernel had no room to keep what was underway"),
-    ("recorder_overwritten", Stage::Recorder, OVERWRITTEN),
 ];
 
 /// Reads a gadget's counters in the kernel, which are never reset, as what has come since the last time.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gadgets::record::{FLAG_SETUP, Header};
-use gadgets::spec::Selector;
-use gadgets::wire::{Dictionary, Frame, Gap, Heartbeat, Resume, StackEntry, Stage, Trailer};
+use gadgets::spec::{Past, Selector};
+use gadgets::wire::{Dictionary, Frame, Gap, Heartbeat, Loss, Resume, StackEntry, Stage, Trailer};
 
 use crate::clock;
 use crate::loss::Ledger;
@@ -15,6 +15,7 @@ use crate::pods::cgroup::Cgroup;
 use crate::pods::selection::{Verdict, slot_is_wanted, verdict};
 use crate::pods::slots;
 use crate::pods::tracker::Tracker;
+use crate::runtime::replay::Replay;
 
 /// A batch is sent when it has this many bytes, or when the ring is empty.
 const BATCH_BYTES: usize = 64 << 10;
@@ -33,6 +34,8 @@ pub(crate) struct Wish {
     pub(crate) selector: Selector,
     /// How long ago the user began to look.
     pub(crate) began: Duration,
+    /// What it wants of a recording.
+    pub(crate) past: Option<Past>,
     /// What arrived of the session that it goes on from.
     pub(crate) resumed: Option<Resume>,
     /// Where its frames go.
@@ -42,6 +45,10 @@ pub(crate) struct Wish {
 /// One session's share of an instance.
 pub(crate) struct Member {
     pub(crate) id: u64,
+    /// What it wants of a recording, which is somebody else's.
+    pub(crate) past: Option<Past>,
+    /// What was recorded, on its way here.
+    pub(crate) replay: Option<Replay>,
     /// What arrived of the session that it goes on from.
     pub(crate) resumed: Option<Resume>,
     /// The client wants what has happened until now, and then the end: at most so many bytes of the ring are that.
@@ -77,10 +84,12 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn new(id: u64, wish: Wish, greeting: Vec<Frame>) -> Self {
-        let Wish { selector, began, resumed, outbox } = wish;
+        let Wish { selector, began, past, resumed, outbox } = wish;
         let began = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX);
         Self {
             id,
+            past,
+            replay: None,
             resumed,
             unread: None,
             broken: None,
@@ -119,7 +128,7 @@ impl Member {
             self.outbox.put(&frame);
         }
         let is_wanted = |cgroup: &&Arc<Cgroup>| verdict(&self.selector, Some(cgroup)) != Verdict::Unwanted;
-        let made = tracker.made_after(self.began_ns);
+        let made = if self.past.is_some() { Vec::new() } else { tracker.made_after(self.began_ns) };
         let missed: Vec<&Arc<Cgroup>> = made.iter().filter(is_wanted).collect();
         if let Some(from_ns) = missed.iter().filter_map(|cgroup| cgroup.made_ns).min() {
             let names: BTreeSet<String> = missed.iter().map(|cgroup| cgroup.full_name()).collect();
@@ -226,6 +235,16 @@ impl Member {
         self.broken.is_none() && self.outbox.is_congested()
     }
 
+    /// Whether it gets what was recorded just now.
+    pub(crate) fn is_replaying(&self) -> bool {
+        self.replay.as_ref().is_some_and(|replay| !replay.is_over())
+    }
+
+    /// Whether it wants what is recorded from now on as well.
+    pub(crate) fn follows(&self) -> bool {
+        self.unread.is_none() && self.past.as_ref().is_some_and(|past| past.follow)
+    }
+
     /// Whether nobody has gone on from it in time.
     pub(crate) fn is_given_up(&self) -> bool {
         self.broken.is_some_and(|since| since.elapsed() > LINGER)
@@ -258,13 +277,24 @@ impl Member {
     /// Tells the rest, and the sums.
     pub(crate) fn conclude(&mut self, tracker: &Tracker) {
         self.flush();
-        self.report(tracker, None, true);
+        self.report(tracker, None);
         self.outbox.put(&Frame::Trailer(Trailer { records: self.sent, lost: self.lost, gaps: self.gaps }));
         self.outbox.close();
     }
 
-    /// Tells of losses, if it is time for that, and of being alive if `complete_to` is given.
-    pub(crate) fn report(&mut self, tracker: &Tracker, complete_to: Option<u64>, tells_losses: bool) {
+    /// Tells of records of a cgroup that are lost.
+    pub(crate) fn tell_loss(&mut self, stage: Stage, reason: &str, cgroup: Option<&Cgroup>, from_ns: u64, count: u64) {
+        if count == 0 || self.broken.is_some() {
+            return;
+        }
+        let entry = cgroup.map(Cgroup::entry).unwrap_or_default();
+        let (namespace, pod, to_ns) = (entry.namespace, entry.pod, clock::boot_ns());
+        self.lost += count;
+        self.outbox.put(&Frame::Loss(Loss { stage, reason: reason.to_owned(), namespace, pod, from_ns, to_ns, count }));
+    }
+
+    /// Tells of losses, and of being alive if `complete_to` is given.
+    pub(crate) fn report(&mut self, tracker: &Tracker, complete_to: Option<u64>) {
         // It is for whoever goes on from here to tell.
         if self.broken.is_some() {
             return;
@@ -278,7 +308,7 @@ impl Member {
             named.or(in_slot.first()).map(|cgroup| (**cgroup).clone())
         };
         // While the client does not read, losses add up here instead of piling up there; the end tells all of them.
-        if complete_to.is_none() || (tells_losses && self.outbox.has_room()) {
+        if complete_to.is_none() || self.outbox.has_room() {
             for loss in self.ledger.settle(owner) {
                 self.lost += loss.count;
                 self.outbox.put(&Frame::Loss(loss));

@@ -1,6 +1,7 @@
 //! The socket on which the daemon serves sessions.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use gadgets::wire::{Failure, FailureKind, Frame};
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::agent::Agent;
@@ -19,6 +21,9 @@ use crate::sync::lock;
 
 /// How long clients may take to hear that the daemon ends.
 const FAREWELL: Duration = Duration::from_millis(500);
+
+/// How long to wait if no more files can be opened.
+const SHORTAGE: Duration = Duration::from_millis(100);
 
 /// Where the daemon listens if nothing else is said.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/gadget-agent/agent.sock";
@@ -109,7 +114,16 @@ impl Listener {
         tracing::info!("serving on {}", path.display());
         std::thread::scope(|scope| {
             for connection in socket.incoming() {
-                let connection = connection.context("cannot take connections")?;
+                let connection = match connection {
+                    Ok(connection) => connection,
+                    // A session that ends makes room.
+                    Err(error) if is_shortage(&error) => {
+                        tracing::warn!("cannot take a connection: {error}");
+                        std::thread::sleep(SHORTAGE);
+                        continue;
+                    }
+                    Err(error) => return Err(error).context("cannot take connections"),
+                };
                 scope.spawn(move || {
                     if let Err(error) = session::serve_connection(agent, &connection, |outbox| clients.add(outbox)) {
                         tracing::info!("a session ended: {error}");
@@ -120,6 +134,12 @@ impl Listener {
             Ok(())
         })
     }
+}
+
+/// Whether there are too many files open, here or on the host.
+fn is_shortage(error: &io::Error) -> bool {
+    let number = error.raw_os_error().map(Errno::from_raw);
+    matches!(number, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS))
 }
 
 fn end_on_signal(socket: PathBuf, clients: Arc<Clients>) -> anyhow::Result<()> {

@@ -9,23 +9,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gadgets::catalogue::Gadget;
 use gadgets::decoder::Decoder;
-use gadgets::spec::{
-    Host, INTERVAL_MS_DEFAULT, INTERVAL_MS_MAX, INTERVAL_MS_MIN, RING_BYTES_MAX, RING_BYTES_MIN, RunSpec,
-};
-use gadgets::tasks::MAX_VALUES;
+use gadgets::spec::RunSpec;
 use gadgets::wire::{Failure, FailureKind, Frame, Hello, Node, Resume, SILENCE_SECONDS, Trailer, VERSION, WireError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::agent::Agent;
 use crate::clock;
 use crate::error::AgentError;
-use crate::instance::{About, Key, Membership};
+use crate::instance::{About, Membership};
 use crate::member::Wish;
 use crate::outbox::Outbox;
+use crate::request::Request;
 use crate::server;
-use crate::sizes;
 use crate::status::status;
 
 /// Silence after which the client counts as gone.
@@ -133,10 +129,16 @@ fn converse(agent: &Agent, input: impl Read + AsFd, outbox: &Arc<Outbox>) -> Res
         [own_hello(agent, None), status, Frame::Trailer(Trailer::default())].iter().for_each(|frame| outbox.put(frame));
         return Ok(());
     }
+    if let Some(request) = hello.recordings {
+        let recordings = agent.recordings.answer(agent, request)?;
+        outbox.put(&own_hello(agent, None));
+        recordings.into_iter().for_each(|recording| outbox.put(&Frame::Recording(Box::new(recording))));
+        outbox.put(&Frame::Trailer(Trailer::default()));
+        return Ok(());
+    }
     outbox.allow(hello.allowed);
     let run = hello.run.ok_or_else(|| AgentError::Usage("the client did not say what to run".into()))?;
-    let mut followed = Followed { agent, paths: Vec::new() };
-    let membership = join(agent, run, hello.resume, outbox, &mut followed)?;
+    let (membership, _request) = join(agent, run, hello.resume, outbox)?;
     loop {
         match frames.next(outbox)? {
             Some(Frame::Heartbeat(heartbeat)) => outbox.allow(heartbeat.allowed),
@@ -148,76 +150,24 @@ fn converse(agent: &Agent, input: impl Read + AsFd, outbox: &Arc<Outbox>) -> Res
     }
 }
 
-/// Cgroups that are followed for this session.
-struct Followed<'a> {
-    agent: &'a Agent,
-    paths: Vec<String>,
-}
-
-impl Drop for Followed<'_> {
-    fn drop(&mut self) {
-        self.paths.iter().for_each(|path| self.agent.tracker.unfollow(path));
-    }
-}
-
+/// Has a session take part in what it asks for.
 fn join(
     agent: &Agent,
-    mut run: RunSpec,
+    run: RunSpec,
     resumed: Option<Resume>,
     outbox: &Arc<Outbox>,
-    followed: &mut Followed<'_>,
-) -> Result<Membership, AgentError> {
-    let gadget = agent.catalogue.get(&run.gadget).ok_or_else(|| {
-        let known: Vec<_> = agent.catalogue.0.iter().map(|gadget| gadget.name).collect();
-        AgentError::NotFound(format!("this agent has no gadget {:?}; it has: {}", run.gadget, known.join(", ")))
-    })?;
-    let ring_bytes = run.limits.ring_bytes.unwrap_or_else(|| sizes::buffer(gadget));
-    if !ring_bytes.is_power_of_two() || !(RING_BYTES_MIN..=RING_BYTES_MAX).contains(&ring_bytes) {
-        return Err(AgentError::Usage(format!(
-            "a ring of {ring_bytes} bytes: it must be a power of two from {RING_BYTES_MIN} to {RING_BYTES_MAX}"
-        )));
-    }
-    let interval_ms = interval_ms(gadget, run.interval_ms)?;
-    let constants = gadget.constants(&run.parameters)?;
-    if run.tasks.value_count() > MAX_VALUES {
-        return Err(AgentError::Usage(format!(
-            "{} processes, users and names: at most {MAX_VALUES} together",
-            run.tasks.value_count()
-        )));
-    }
-    // A node that shares its kernel with others is not all that the kernel runs.
-    if run.selector.host != Host::None && !agent.tracker.owns_kernel() {
-        run.selector.cgroups = vec![agent.tracker.root().to_owned()];
-        if run.selector.host == Host::All {
-            run.selector.host = Host::None;
-        }
-    }
-    for path in &mut run.selector.cgroups {
-        *path = agent.tracker.follow(path)?;
-        followed.paths.push(path.clone());
-    }
-    let schema = gadget.schema().map_err(|error| AgentError::internal("read the gadget's schema", error))?;
-    let (tasks, variants) = (run.tasks, run.variants);
-    let key = Key { gadget: gadget.name, constants, tasks, variants, ring_bytes, interval_ms, first_session: 0 };
+) -> Result<(Membership, Request), AgentError> {
     let began = Duration::from_millis(run.began_ms_ago);
-    let wish = Wish { selector: run.selector, began, resumed, outbox: Arc::clone(outbox) };
-    agent
-        .instances
-        .join(gadget, key, wish, |about, session| vec![own_hello(agent, Some((about, session))), Frame::Schema(schema)])
-}
-
-/// How often a gadget is sampled; 0 if it never is.
-fn interval_ms(gadget: &Gadget, wanted: Option<u32>) -> Result<u32, AgentError> {
-    let given = INTERVAL_MS_MIN..=INTERVAL_MS_MAX;
-    match (&gadget.sampled, wanted) {
-        (None, None) => Ok(0),
-        (None, Some(_)) => Err(AgentError::Usage(format!("{} is not sampled, and has no interval", gadget.name))),
-        (Some(_), None) => Ok(INTERVAL_MS_DEFAULT),
-        (Some(_), Some(wanted)) if given.contains(&wanted) => Ok(wanted),
-        (Some(_), Some(wanted)) => Err(AgentError::Usage(format!(
-            "an interval of {wanted} ms: it must be from {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX}"
-        ))),
-    }
+    let past = run.past.clone();
+    let request = match &past {
+        Some(past) => agent.recordings.request(agent, past, run)?,
+        None => Request::of(agent, run)?,
+    };
+    let schema = request.gadget.schema().map_err(|error| AgentError::internal("read the gadget's schema", error))?;
+    let wish = Wish { selector: request.selector.clone(), began, past, resumed, outbox: Arc::clone(outbox) };
+    let greet = |about: &About, session| vec![own_hello(agent, Some((about, session))), Frame::Schema(schema)];
+    let membership = agent.instances.join(request.gadget, request.key.clone(), wish, greet)?;
+    Ok((membership, request))
 }
 
 /// What an agent says first: of the gadget that runs, and the session, if there is one.

@@ -13,12 +13,12 @@ use gadgets::wire::{Gap, Stage};
 use crate::clock;
 use crate::error::AgentError;
 use crate::instance::{Command, Instances, Key};
-use crate::loss::{KernelLoss, OVERWRITTEN};
+use crate::loss::KernelLoss;
 use crate::member::Member;
 use crate::pods::cgroup::{Cgroup, Naming};
-use crate::pods::selection::{Verdict, verdict};
 use crate::pods::slots;
 use crate::pods::tracker::Tracker;
+use crate::recording::Recording;
 use crate::runtime::attach::Attached;
 use crate::runtime::recorder::{NOTICE, Recorder};
 use crate::runtime::ring::{Alarm, Ring};
@@ -59,7 +59,7 @@ pub(crate) struct Worker {
     /// Of a sampled gadget.
     sampler: Option<Sampler>,
     /// Of a recorded gadget: in the ring there are notices to it, and no records.
-    recorder: Option<Recorder>,
+    recording: Option<Recording>,
     members: Vec<Member>,
     /// What the tracker said, as of `generation`.
     cgroups: HashMap<u64, Option<Arc<Cgroup>>>,
@@ -96,7 +96,7 @@ impl Worker {
             sampler: (!attached.samplers.is_empty()).then(|| {
                 Sampler::new(std::mem::take(&mut attached.samplers), Duration::from_millis(key.interval_ms.into()))
             }),
-            recorder: Recorder::of(&attached.object)?,
+            recording: Recorder::of(&attached.object)?.map(Recording::new),
             gaps_seen: tracker.gaps(u64::MAX).1,
             instances,
             tracker,
@@ -127,9 +127,9 @@ impl Worker {
         loop {
             let drained = self.drain();
             self.replay();
-            self.conclude(drained.is_all && !self.is_replaying());
+            self.conclude(drained.is_all);
             self.obey();
-            if self.members.is_empty() && self.end() {
+            if self.is_idle() && self.end() {
                 drop(self);
                 return memory::give_back();
             }
@@ -141,9 +141,7 @@ impl Worker {
             let due_in = self.sampler.as_ref().map_or(TICK, Sampler::due_in);
             if due_in.is_zero() {
                 self.sample(false);
-            } else if self.is_replaying() && !self.is_congested() && self.held.is_empty() {
-                // There is more at once.
-            } else if self.is_congested() {
+            } else if self.is_congested() || self.is_replaying() {
                 self.ring.pause(NAP);
             } else if drained.records > 0 || !self.held.is_empty() {
                 self.ring.nap(NAP.min(due_in));
@@ -159,12 +157,18 @@ impl Worker {
         let (key, bit) = (self.key.clone(), self.bit);
         instances.remove_if(&key, bit, || {
             self.obey();
-            self.members.is_empty()
+            self.is_idle()
         })
+    }
+
+    /// Whether nobody needs it any more.
+    fn is_idle(&self) -> bool {
+        self.members.is_empty() && !self.recording.as_ref().is_some_and(Recording::is_kept)
     }
 
     fn obey(&mut self) {
         let mut has_news = false;
+        let mut curious = Vec::new();
         while let Ok(command) = self.inbox.try_recv() {
             has_news = true;
             // Who comes does not want what was before; who goes wants all that was, and is told what it cannot take.
@@ -179,13 +183,35 @@ impl Worker {
                         None => {}
                     }
                 }
+                Command::Keep { selector, gaps } => {
+                    if let Some(recording) = &mut self.recording {
+                        recording.note(0, &gaps);
+                        recording.keep(Some(*selector));
+                    }
+                }
+                Command::Release => {
+                    if let Some(recording) = &mut self.recording {
+                        recording.keep(None);
+                    }
+                }
+                Command::Describe(answer) => curious.push(answer),
             }
         }
         if has_news {
+            if let Some(recording) = &mut self.recording {
+                recording.expect(&self.tracker, &self.members);
+            }
             self.show_interest();
-            self.begin_replay();
             // Not before: from here on every event is seen.
             self.members.iter_mut().for_each(|member| member.greet(&self.tracker));
+            if let Some(recording) = &mut self.recording {
+                recording.begin_replays(&mut self.members);
+                if !curious.is_empty() {
+                    recording.look_after(&self.tracker, &self.members);
+                }
+                // Whoever has asked may have given up.
+                curious.iter().for_each(|answer| _ = answer.send(recording.describe()));
+            }
             self.ring.alarm().ring();
         }
     }
@@ -200,13 +226,17 @@ impl Worker {
     }
 
     fn show_interest(&self) {
-        let wanted = self.members.iter().map(|member| member.selector.clone()).collect();
+        let wanted = match &self.recording {
+            Some(recording) => recording.wanted(&self.members),
+            None => self.members.iter().map(|member| member.selector.clone()).collect(),
+        };
         self.tracker.set_interest(self.bit, Some(wanted));
     }
 
     /// Ends the part of those who are leaving, once they have got what was in the ring when they said so.
     fn conclude(&mut self, is_all: bool) {
-        let is_done = |member: &Member| member.unread.is_some_and(|unread| is_all || unread == 0);
+        let is_done =
+            |member: &Member| member.unread.is_some_and(|unread| is_all || unread == 0) && !member.is_replaying();
         if !self.members.iter().any(is_done) {
             return;
         }
@@ -274,43 +304,20 @@ impl Worker {
         }
     }
 
-    /// Gives out what was recorded, if the session wants no more.
-    fn begin_replay(&mut self) {
-        if let Some(recorder) = &mut self.recorder
-            && !recorder.has_replay()
-            && self.members.iter().any(|member| member.unread.is_some())
-        {
-            recorder.begin_replay();
-        }
-    }
-
     fn is_replaying(&self) -> bool {
-        self.recorder.as_ref().is_some_and(Recorder::is_replaying)
+        self.members.iter().any(Member::is_replaying)
     }
 
+    /// Gives out what was recorded, as far as it can be taken.
     fn replay(&mut self) {
-        // What has no name yet waits here, and not in the recorder: it gives more when that is over.
-        while self.is_replaying() && !self.is_congested() && self.held.is_empty() {
-            let mut records = std::mem::take(&mut self.records);
-            records.clear();
-            if let Some(recorder) = &mut self.recorder {
-                recorder.replay(&mut records);
-                for (slot, count) in recorder.passed_over() {
-                    let in_slot = self.tracker.in_slot(slot);
-                    for member in self.members.iter_mut().filter(|member| member.wants_slot(slot, &in_slot)) {
-                        member.ledger.add(Stage::Recorder, OVERWRITTEN, slot, count);
-                    }
-                }
-            }
-            self.hand_out(&records);
-            self.records = records;
-            self.members.iter_mut().for_each(Member::flush);
+        if let Some(recording) = &mut self.recording {
+            recording.replay(&mut self.members, &self.tracker);
         }
     }
 
-    /// Whether no member can take anything: then nobody loses by it if records wait in the ring.
+    /// Whether no member can take anything: then nobody loses by it if records wait in the ring. Notices to a recorder must not.
     fn is_congested(&self) -> bool {
-        !self.members.is_empty() && self.members.iter().all(Member::is_congested)
+        self.recording.is_none() && !self.members.is_empty() && self.members.iter().all(Member::is_congested)
     }
 
     fn hand_out(&mut self, records: &[u8]) {
@@ -318,8 +325,8 @@ impl Worker {
         while let Ok(header) = Header::read(rest) {
             let (record, tail) = rest.split_at(header.size as usize);
             rest = tail;
-            if let Some(recorder) = self.recorder.as_mut().filter(|_| header.stream == NOTICE) {
-                recorder.welcome(&header, record);
+            if let Some(recording) = self.recording.as_mut().filter(|_| header.stream == NOTICE) {
+                recording.welcome(&header, record, &self.tracker);
                 continue;
             }
             if self.stream_sizes.get(&header.stream).is_none_or(|size| header.size < *size) {
@@ -339,11 +346,7 @@ impl Worker {
         if header.slot == slots::HOST {
             return None;
         }
-        let known = || {
-            let recorder = self.recorder.as_ref();
-            self.tracker.get(header.cgroup).or_else(|| recorder?.cgroup(header.cgroup))
-        };
-        self.cgroups.entry(header.cgroup).or_insert_with(known).clone()
+        self.cgroups.entry(header.cgroup).or_insert_with(|| self.tracker.get(header.cgroup)).clone()
     }
 
     fn deliver(&mut self, header: &Header, record: &[u8], cgroup: Option<&Arc<Cgroup>>) {
@@ -402,8 +405,10 @@ impl Worker {
     /// Tells the members what was lost, and that the agent lives.
     fn tick(&mut self) {
         let tracker = &self.tracker;
+        let mut lost = 0;
         for loss in &mut self.kernel_loss {
             for (slot, count) in loss.read() {
+                lost += count;
                 let in_slot = tracker.in_slot(slot);
                 for member in self.members.iter_mut().filter(|member| member.wants_slot(slot, &in_slot)) {
                     member.ledger.add(loss.stage, loss.reason, slot, count);
@@ -414,24 +419,18 @@ impl Worker {
         self.gaps_seen = seen;
         gaps.extend(new_misses(&mut self.missed, load::missed_runs(&self.attached.object)));
         let held_from = self.held.front().and_then(|record| Header::read(record).ok()).map(|header| header.time);
-        let mut complete_to = self.drained_to.saturating_sub(SETTLED_NS).min(held_from.unwrap_or(u64::MAX));
-        if let Some(recorder) = &mut self.recorder {
-            recorder.remember(&self.tracker, |cgroup| may_want(&self.members, cgroup));
-            recorder.look_after();
-            complete_to = complete_to.min(recorder.complete_to());
+        let complete_to = self.drained_to.saturating_sub(SETTLED_NS).min(held_from.unwrap_or(u64::MAX));
+        if let Some(recording) = &mut self.recording {
+            recording.note(lost, &gaps);
+            recording.look_after(tracker, &self.members);
+            recording.follow(&mut self.members);
         }
         for member in &mut self.members {
             gaps.iter().for_each(|gap| member.tell_gap(gap));
-            // That something is written over is what a recorder does: that is told in the end.
-            let tells_losses = self.recorder.is_none() || member.unread.is_some();
-            member.report(tracker, Some(complete_to), tells_losses);
+            let recorded_to = self.recording.as_ref().map_or(u64::MAX, |recording| recording.complete_to(member));
+            member.report(tracker, Some(complete_to.min(recorded_to)));
         }
     }
-}
-
-/// Whether a member wants what a cgroup does, or may come to when more is known of it.
-fn may_want(members: &[Member], cgroup: Option<&Cgroup>) -> bool {
-    members.iter().any(|member| verdict(&member.selector, cgroup) != Verdict::Unwanted)
 }
 
 /// A gap, if there are more runs that were left out than the last time.

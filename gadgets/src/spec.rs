@@ -45,10 +45,38 @@ pub struct RunSpec {
     /// What it may use.
     #[serde(default)]
     pub limits: Limits,
+    /// Instead of what happens from now on: what was recorded. Then `selector` says whose of that, everybody's if it is the default,
+    /// and the rest is the recording's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<Past>,
     /// How long ago the user began to look, in ms: a container that was started since, and before the agent heard of
     /// the run, is told as a gap.
     #[serde(default)]
     pub began_ms_ago: u64,
+}
+
+impl RunSpec {
+    /// Whether it ends by itself.
+    pub fn is_finite(&self) -> bool {
+        self.past.as_ref().is_some_and(|past| !past.follow)
+    }
+}
+
+/// What is wanted of a recording.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Past {
+    /// The recording's.
+    pub id: String,
+    /// Only what is no older, in ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u32>,
+    /// Only the last so many of each container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<u32>,
+    /// And then what is recorded from now on; else the session ends with what there is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub follow: bool,
 }
 
 /// Whose events are wanted. Lists that are empty do not restrict; with all empty it means every container.

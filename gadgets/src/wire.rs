@@ -18,7 +18,7 @@ use thiserror::Error;
 
 pub use crate::dictionary::{CgroupEntry, Dictionary, StackEntry};
 use crate::schema::Schema;
-use crate::spec::RunSpec;
+use crate::spec::{RunSpec, Selector};
 use crate::tasks::TaskFilter;
 
 /// Version of the frames. Peers whose versions differ by at most one understand each other.
@@ -58,6 +58,8 @@ pub enum Frame {
     Error(Failure),
     /// What the agent says of itself, if it was asked for that instead of a run.
     Status(Box<Status>),
+    /// One of the agent's recordings, if it was asked about these.
+    Recording(Box<Recording>),
 }
 
 /// Who speaks, and what is wanted.
@@ -80,6 +82,10 @@ pub struct Hello {
     /// From the client: it wants no run, but the agent's [`Status`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub status: bool,
+    /// From the client: it wants no run, but something about recordings. The answer is those that there are then, each in a frame of
+    /// its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recordings: Option<RecordingsRequest>,
     /// From the client: proof that it may see what it asks for. No agent asks for one yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<serde_json::Value>,
@@ -204,6 +210,78 @@ pub struct Program {
     pub holder: String,
     /// Whether it is this agent's.
     pub own: bool,
+}
+
+/// What is wanted of an agent's recordings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordingsRequest {
+    /// To know of them.
+    List,
+    /// Another one, that goes on when this session has ended. Its id is the client's choice: see [`is_recording_id`].
+    Start {
+        /// What to call it, on all nodes.
+        id: String,
+        /// What to record.
+        run: Box<RunSpec>,
+    },
+    /// That this one ends, and is forgotten. If there is none, that is no error.
+    Stop {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// Whether a recording may be called this: 1 to 63 small letters, digits and dashes.
+pub fn is_recording_id(id: &str) -> bool {
+    let is_part = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
+    (1..=63).contains(&id.len()) && id.chars().all(is_part)
+}
+
+/// What an agent records for whoever asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Recording {
+    /// What it is called.
+    pub id: String,
+    /// The gadget whose records these are.
+    pub gadget: String,
+    /// Of whom.
+    pub selector: Selector,
+    /// Since when, ns since 1970. If the agent was started meanwhile, since then.
+    pub began_wall_ns: u64,
+    /// Memory that it may take.
+    pub bytes: u64,
+    /// What there is of each container, and of what is in none.
+    pub containers: Vec<Recorded>,
+    /// Containers that are gone and had to make room, and whose records are not there any more.
+    pub forgotten_containers: u64,
+    /// How many records these were.
+    pub forgotten: u64,
+    /// Records of containers that there was no place for.
+    pub lost: u64,
+    /// Times in which something may be missing.
+    pub gaps: Vec<Gap>,
+}
+
+/// What a recording has of one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Recorded {
+    /// `None` for what is in none. Without labels.
+    pub container: Option<CgroupEntry>,
+    /// Memory that it has now.
+    pub bytes: u64,
+    /// Records that are there.
+    pub kept: u64,
+    /// Records that newer ones were written over.
+    pub overwritten: u64,
+    /// Time of the first that is there, ns since 1970.
+    pub first_wall_ns: Option<u64>,
+    /// Time of the last.
+    pub last_wall_ns: Option<u64>,
+    /// The container does not exist any more.
+    pub is_gone: bool,
 }
 
 /// Where records can be lost. The names are part of the interface.
@@ -374,6 +452,7 @@ impl Frame {
             Self::Trailer(_) => (9, "trailer"),
             Self::Error(_) => (10, "error"),
             Self::Status(_) => (11, "status"),
+            Self::Recording(_) => (12, "recording"),
         }
     }
 
@@ -399,6 +478,7 @@ impl Frame {
             Self::Trailer(payload) => self.encode_json(payload),
             Self::Error(payload) => self.encode_json(payload),
             Self::Status(payload) => self.encode_json(payload.as_ref()),
+            Self::Recording(payload) => self.encode_json(payload.as_ref()),
         }
     }
 
@@ -432,6 +512,7 @@ impl Frame {
             9 => Self::Trailer(decode_json("trailer", payload)?),
             10 => Self::Error(decode_json("error", payload)?),
             11 => Self::Status(Box::new(decode_json("status", payload)?)),
+            12 => Self::Recording(Box::new(decode_json("recording", payload)?)),
             other => return Err(WireError::UnknownType(other)),
         })
     }

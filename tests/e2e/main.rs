@@ -14,6 +14,7 @@ mod gadgets;
 mod loss;
 mod noise;
 mod recording;
+mod recordings;
 
 mod sharing;
 mod sockets;

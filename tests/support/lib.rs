@@ -103,11 +103,23 @@ impl Daemon {
     pub fn start_with(agent: &str, name: &str) -> Self {
         let socket =
             std::env::temp_dir().join(format!("kubectl-gadget-{}-{name}", std::process::id())).join("agent.sock");
-        let mut command = agent_command(agent);
-        command.args(["daemon", "--socket"]).arg(&socket);
-        let process = Process(command.process_group(0).spawn().unwrap());
-        wait_for("the daemon's socket", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+        let process = Self::serve(agent, &socket);
         Self { process, socket }
+    }
+
+    fn serve(agent: &str, socket: &Path) -> Process {
+        let mut command = agent_command(agent);
+        command.args(["daemon", "--socket"]).arg(socket);
+        let process = Process(command.process_group(0).spawn().unwrap());
+        wait_for("the daemon's socket", || std::os::unix::net::UnixStream::connect(socket).is_ok());
+        process
+    }
+
+    /// Kills it, and starts another in its place.
+    pub fn replace(&mut self) {
+        self.process.signal(Signal::SIGKILL);
+        self.process.wait();
+        self.process = Self::serve("gadget-agent", &self.socket);
     }
 
     /// The socket as an argument.

@@ -84,6 +84,19 @@ impl Directory {
         (containers.len(), self.pods.as_ref().map(HashMap::len))
     }
 
+    /// How many cgroups let their events through for these: those of a pod do so together.
+    pub(crate) fn count_wanted(&self, selectors: &[Selector]) -> usize {
+        let may_want = |cgroup: &Cgroup| selectors.iter().any(|one| verdict(one, Some(cgroup)) != Verdict::Unwanted);
+        let wanted = self.cgroups.values().filter(|cgroup| may_want(cgroup));
+        let slots: HashSet<u32> = wanted.map(|cgroup| cgroup.slot).collect();
+        self.cgroups.values().filter(|cgroup| slots.contains(&cgroup.slot)).count()
+    }
+
+    /// Cgroups that are gone, and remembered nevertheless.
+    pub(crate) fn removed(&self) -> HashSet<u64> {
+        self.removed.iter().map(|(_, id)| *id).collect()
+    }
+
     /// The containers whose cgroups were made after this, CLOCK_BOOTTIME ns.
     pub(crate) fn made_after(&self, after_ns: u64) -> Vec<Arc<Cgroup>> {
         let is_new = |cgroup: &&Arc<Cgroup>| cgroup.made_ns.is_some_and(|made| made > after_ns);

@@ -4,7 +4,7 @@
 //! by cgroup id. The kernel tells of a new cgroup before it can be entered. Whoever meets an unknown id in a record
 //! therefore only has to read the tracker's ring to its end ([`Tracker::get`]).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -167,6 +167,16 @@ impl Tracker {
     /// What costs more than it should, in words.
     pub(crate) fn degraded(&self) -> Vec<String> {
         self.lock().degraded()
+    }
+
+    /// How many cgroups let their events through for these: those of a pod do so together.
+    pub(crate) fn count_wanted(&self, selectors: &[Selector]) -> usize {
+        self.lock().count_wanted(selectors)
+    }
+
+    /// Cgroups that are gone, and remembered nevertheless.
+    pub(crate) fn removed(&self) -> HashSet<u64> {
+        self.lock().removed()
     }
 
     /// The containers whose cgroups were made after this, CLOCK_BOOTTIME ns.

@@ -1,4 +1,4 @@
-//! BPF objects: [`load`], [`attach`], read their [`ring`] or [`recorder`], [`sample`] them, name their [`stacks`]. Generic over gadgets.
+//! BPF objects: [`load`], [`attach`], read their [`ring`] or [`recorder`] (whose [`page`]s a [`replay`] gives out), [`sample`] them, name their [`stacks`]. Generic over gadgets.
 //!
 //! [`features`] says what this kernel can do, [`refusal`] why it did not do something.
 
@@ -6,8 +6,12 @@ pub(crate) mod attach;
 pub(crate) mod features;
 pub(crate) mod load;
 pub(crate) mod memory;
+mod page;
+mod place;
+mod queue;
 pub(crate) mod recorder;
 pub(crate) mod refusal;
+pub(crate) mod replay;
 pub(crate) mod ring;
 pub(crate) mod sample;
 pub(crate) mod stacks;

@@ -1,16 +1,22 @@
 //! A recorder: a gadget's last records of each container, in memory that is written over. The kernel side is
-//! `bpf/include/recorder.h`, which says how; here is who has how many pages, and what is read from them.
+//! `bpf/include/recorder.h`, which says how; here is who has how many pages. [`super::replay`] gives out what is on them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 
 use gadgets::record::{HEADER_SIZE, Header};
+use gadgets::spec::Past;
 use libbpf_rs::libbpf_sys::bpf_map_create_opts;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Object};
 
 use super::load;
+use super::page::{Head, PAGE, Page};
+use super::place::{self, Place, Turns};
+use super::queue::{FIRST_USE, Owner, Queue, pop};
+use super::replay::{Part, Replay};
 use crate::clock;
 use crate::error::AgentError;
 use crate::pods::cgroup::Cgroup;
@@ -20,13 +26,12 @@ use crate::pods::tracker::Tracker;
 /// In [`Header::stream`]: no record, but a cgroup that has taken a spare queue (`RECORDER_NOTICE`).
 pub(crate) const NOTICE: u16 = 0xffff;
 
-/// Bytes of a page, and of its head: `struct recorder_page`.
-const PAGE: u32 = 4096;
-const PAGE_HEAD: usize = 40;
-/// Queues that there can be: of containers, and spare ones. What more containers do is lost, and counted.
+/// Queues that there can be: of containers, and spare ones. A container that is gone makes room for another.
 const QUEUES: u32 = 256;
 /// Spare ones, for containers that are started before the next look at things.
-const SPARES: usize = 16;
+const SPARES: usize = 32;
+/// Those that are made at once.
+const AT_ONCE: u32 = 64;
 /// Pages of a spare one.
 const SPARE_PAGES: u32 = 8;
 /// Bytes of records that are read at a time.
@@ -56,6 +61,7 @@ pub(crate) struct Recorder {
     free: MapHandle,
     by_number: MapHandle,
     places: MapHandle,
+    owners: MapHandle,
     spares: MapHandle,
     /// Whether nothing is to be recorded any more.
     stopped: MapHandle,
@@ -64,49 +70,28 @@ pub(crate) struct Recorder {
     /// Whose records these are, also of those that are gone.
     cgroups: HashMap<u64, Arc<Cgroup>>,
     began_ns: u64,
-    replay: Option<Replay>,
+    forgotten: Forgotten,
 }
 
-struct Queue {
-    map: MapHandle,
-    /// Pages that it has, those that processors are filling included, as of the last look.
-    pages: u32,
-    /// What processors have counted of it by then.
-    turns: Turns,
-    owner: Option<Owner>,
-}
-
-impl Queue {
-    /// Puts a page at its end.
-    fn push(&mut self, page: u16) {
-        match self.map.update(&[], &page.to_ne_bytes(), MapFlags::ANY) {
-            Ok(()) => self.pages += 1,
-            Err(error) => tracing::warn!("a page of the recorder is lost: {error}"),
-        }
-    }
-}
-
-/// The oldest page of a queue.
-fn pop(queue: &MapHandle) -> Option<u16> {
-    let page = queue.lookup_and_delete(&[]).ok()??;
-    Some(u16::from_ne_bytes(page.try_into().ok()?))
-}
-
-/// The cgroup that has taken a queue.
-struct Owner {
-    cgroup: u64,
-    slot: u32,
-    /// Since when nothing more is wanted of it: it was found to be gone. 0 if nobody wants what it does.
-    over_ns: Option<u64>,
-}
-
-/// How often processors have begun a page.
+/// What was recorded of those whose queues are others' now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Turns {
-    /// One that nobody had.
-    taken: u32,
-    /// One of the queue's, which they wrote over.
-    returns: u32,
+pub(crate) struct Forgotten {
+    pub(crate) cgroups: u64,
+    pub(crate) records: u64,
+}
+
+/// What there is of one cgroup.
+pub(crate) struct Recorded {
+    /// `None` for what is in no container.
+    pub(crate) cgroup: Option<Arc<Cgroup>>,
+    /// Memory that it has.
+    pub(crate) bytes: u64,
+    /// Records that are there.
+    pub(crate) kept: u64,
+    pub(crate) overwritten: u64,
+    /// Time of the first and the last that is there, if any is.
+    pub(crate) between_ns: Option<(u64, u64)>,
+    pub(crate) is_gone: bool,
 }
 
 impl Recorder {
@@ -118,31 +103,33 @@ impl Recorder {
         let Ok(pages) = load::map(object, "recorder_pages") else { return Ok(None) };
         let failed = |error: &dyn std::fmt::Display| AgentError::internal("set up the recorder", error);
         let map = |name| load::map(object, name).map_err(|refusal| failed(&refusal));
-        let mut recorder = Self {
+        let recorder = Self {
             pages,
             free: map("recorder_free")?,
             by_number: map("recorder_queues")?,
             places: map("recorder_places")?,
+            owners: map("recorder_owners")?,
             spares: map("recorder_spares")?,
             stopped: map("recorder_stopped")?,
             queues: Vec::new(),
             cgroups: HashMap::new(),
             began_ns: clock::boot_ns(),
-            replay: None,
+            forgotten: Forgotten::default(),
         };
         let mut numbers = 1..=u16::try_from(recorder.free.max_entries()).unwrap_or(u16::MAX);
         let set_up = numbers.try_for_each(|number| recorder.free.update(&[], &number.to_ne_bytes(), MapFlags::ANY));
-        set_up.and_then(|()| recorder.make_spares()).map_err(|error| failed(&error))?;
+        set_up.map_err(|error| failed(&error))?;
         Ok(Some(recorder))
     }
 
-    /// Takes note of a cgroup that has taken a spare queue: what a notice says after its header is the number.
-    pub(crate) fn welcome(&mut self, header: &Header, notice: &[u8]) {
-        let number =
-            notice.get(HEADER_SIZE..).and_then(|rest| rest.first_chunk()).map(|bytes| u32::from_ne_bytes(*bytes));
-        if let Some(queue) = number.and_then(|number| self.queues.get_mut(number as usize)) {
+    /// Takes note of a cgroup that has taken a spare queue: what a notice says after its header is the tag.
+    pub(crate) fn welcome(&mut self, header: &Header, notice: &[u8], tracker: &Tracker) {
+        let tag = notice.get(HEADER_SIZE..).and_then(|rest| rest.first_chunk()).map(|bytes| u32::from_ne_bytes(*bytes));
+        if let Some(queue) = self.queues.iter_mut().find(|queue| Some(queue.tag) == tag) {
             queue.owner = Some(Owner { cgroup: header.cgroup, slot: header.slot, over_ns: None });
         }
+        self.note_gone(tracker);
+        self.make_room();
         self.restock();
     }
 
@@ -150,7 +137,7 @@ impl Recorder {
     pub(crate) fn look_after(&mut self) {
         let mut needy = Vec::new();
         for number in 0..self.queues.len() {
-            let turns = self.turns(number);
+            let turns: Turns = self.places(number).iter().map(|place| place.turns).sum();
             let queue = &mut self.queues[number];
             queue.pages += turns.taken.wrapping_sub(queue.turns.taken);
             let is_wanted = queue.owner.as_ref().is_some_and(|owner| owner.over_ns.is_none());
@@ -162,20 +149,112 @@ impl Recorder {
         for number in needy {
             self.give(number, self.queues[number].pages.max(1));
         }
+        self.make_room();
         self.restock();
+    }
+
+    /// If there are hardly any queues left, has those used again of whom nothing more is wanted, oldest first. What is there of
+    /// them is forgotten.
+    fn make_room(&mut self) {
+        let spare = self.queues.iter().filter(|queue| queue.owner.is_none()).count();
+        let missing = SPARES.saturating_sub(spare + QUEUES as usize - self.queues.len());
+        let mut over: Vec<(u64, u32)> = self
+            .queues
+            .iter()
+            .filter_map(|queue| queue.owner.as_ref()?.over_ns.map(|over_ns| (over_ns, queue.tag)))
+            .collect();
+        over.sort_unstable();
+        over.truncate(missing);
+        // All pages are looked at for it: not for each container that comes.
+        if over.is_empty() || missing < SPARES / 2 {
+            return;
+        }
+        for (_, tag) in &over {
+            self.disown(*tag);
+        }
+        // Somebody of whom nobody wants anything may be at it just now.
+        self.wait_for_programs();
+        let mut records = HashMap::new();
+        for head in self.heads() {
+            *records.entry(head.queue).or_default() += u64::from(head.count);
+        }
+        for (_, tag) in over {
+            let kept = records.get(&tag).copied().unwrap_or_default();
+            if let Err(error) = self.use_again(tag, kept) {
+                tracing::warn!("a queue of the recorder is lost: {error}");
+            }
+        }
+    }
+
+    /// From now on nobody finds the queue.
+    fn disown(&self, tag: u32) {
+        let owner = self.queues.iter().find(|queue| queue.tag == tag).and_then(|queue| queue.owner.as_ref());
+        if let Some(owner) = owner {
+            // It may be as new as that its notice has not come; then it is not there under this name.
+            let _ = self.owners.delete(&owner.cgroup.to_ne_bytes());
+        }
+    }
+
+    /// Makes a queue that nobody finds a spare one. So many of its records are there still.
+    fn use_again(&mut self, tag: u32, kept: u64) -> libbpf_rs::Result<()> {
+        let number = (tag % FIRST_USE) as usize;
+        let places = self.places(number);
+        let (overwritten, _) = self.overwritten(number);
+        let room = self.free.max_entries();
+        let Some(queue) = self.queues.get_mut(number) else { return Ok(()) };
+        let owner = queue.owner.take();
+        let was_gone = owner.as_ref().is_some_and(Owner::is_gone);
+        queue.tag = tag.checked_add(FIRST_USE).unwrap_or(FIRST_USE | number as u32);
+        (queue.pages, queue.turns) = (0, Turns::default());
+        let tag = queue.tag;
+        let filling = if was_gone { Vec::new() } else { place::filled(&places) };
+        for page in filling.into_iter().chain(std::iter::from_fn(|| pop(&queue.map))).take(room as usize) {
+            self.free.update(&[], &page.to_ne_bytes(), MapFlags::ANY)?;
+        }
+        let nothing = vec![vec![0; Place::SIZE]; places.len()];
+        self.places.update_percpu(&(number as u32).to_ne_bytes(), &nothing, MapFlags::ANY)?;
+        self.forgotten.cgroups += 1;
+        self.forgotten.records += overwritten + kept;
+        if let Some(owner) = owner {
+            self.cgroups.remove(&owner.cgroup);
+        }
+        self.provide(number, tag)
+    }
+
+    /// Puts a queue that nobody has among the spare ones.
+    fn provide(&mut self, number: usize, tag: u32) -> libbpf_rs::Result<()> {
+        let room = self.free.max_entries();
+        self.give(number, SPARE_PAGES.min(room / (4 * SPARES as u32)).max(1));
+        self.spares.update(&[], &tag.to_ne_bytes(), MapFlags::ANY)
     }
 
     /// Keeps what the tracker knows of those who have records here: it forgets those that are gone. `is_wanted` says whether
     /// somebody wants what one does, or may come to.
     pub(crate) fn remember(&mut self, tracker: &Tracker, is_wanted: impl Fn(Option<&Cgroup>) -> bool) {
-        for owner in self.queues.iter_mut().filter_map(|queue| queue.owner.as_mut()) {
+        self.note_gone(tracker);
+        for owner in self.queues.iter_mut().filter_map(|queue| queue.owner.as_mut()).filter(|owner| !owner.is_gone()) {
             let known = if owner.slot == slots::HOST { None } else { tracker.get(owner.cgroup) };
-            owner.over_ns = match &known {
-                None if owner.slot != slots::HOST => Some(owner.over_ns.unwrap_or_else(clock::boot_ns)),
-                known if is_wanted(known.as_deref()) => None,
-                _ => Some(0),
-            };
+            owner.over_ns = if is_wanted(known.as_deref()) { None } else { Some(0) };
             self.cgroups.extend(known.map(|cgroup| (owner.cgroup, cgroup)));
+        }
+    }
+
+    /// Takes note of those that are gone. From then on all of their memory can be others'.
+    fn note_gone(&mut self, tracker: &Tracker) {
+        let removed = tracker.removed();
+        for number in 0..self.queues.len() {
+            let Some(owner) = &mut self.queues[number].owner else { continue };
+            let is_forgotten = || owner.slot != slots::HOST && tracker.get(owner.cgroup).is_none();
+            if owner.is_gone() || !(removed.contains(&owner.cgroup) || is_forgotten()) {
+                continue;
+            }
+            self.cgroups.extend(tracker.get(owner.cgroup).map(|cgroup| (owner.cgroup, cgroup)));
+            owner.over_ns = Some(clock::boot_ns());
+            // No processor goes on with these. It counts them as long as it fills them.
+            let filling = place::filled(&self.places(number));
+            let queue = &mut self.queues[number];
+            queue.pages = queue.pages.saturating_sub(filling.len() as u32);
+            filling.into_iter().for_each(|page| queue.push(page));
         }
     }
 
@@ -184,44 +263,70 @@ impl Recorder {
         self.cgroups.get(&id).cloned()
     }
 
-    /// What processors have noted of a queue: each a `struct recorder_place`.
-    fn places(&self, number: usize) -> Vec<Vec<u8>> {
-        self.places.lookup_percpu(&(number as u32).to_ne_bytes(), MapFlags::ANY).ok().flatten().unwrap_or_default()
+    /// What processors have noted of a queue.
+    fn places(&self, number: usize) -> Vec<Place> {
+        let places = self.places.lookup_percpu(&(number as u32).to_ne_bytes(), MapFlags::ANY).ok().flatten();
+        places.iter().flatten().filter_map(|bytes| Place::of(bytes)).collect()
     }
 
-    fn turns(&self, number: usize) -> Turns {
-        let u32_at = |place: &[u8], at: usize| Some(u32::from_ne_bytes(*place.get(at..)?.first_chunk()?));
-        let of_processor = |place: &Vec<u8>| Some(Turns { taken: u32_at(place, 4)?, returns: u32_at(place, 8)? });
-        self.places(number).iter().filter_map(of_processor).fold(Turns::default(), |sum, more| Turns {
-            taken: sum.taken.wrapping_add(more.taken),
-            returns: sum.returns.wrapping_add(more.returns),
-        })
+    /// How many of a queue's records were written over, and the time of the last of them.
+    fn overwritten(&self, number: usize) -> (u64, u64) {
+        let tag = self.queues.get(number).map(|queue| queue.tag);
+        let places = self.places(number);
+        let places = places.iter().filter(|place| Some(place.queue) == tag);
+        places.fold((0, 0), |(count, to), place| (count + place.overwritten, to.max(place.overwritten_to)))
+    }
+
+    /// Sees to it that so many that are there already find a queue each.
+    pub(crate) fn expect(&mut self, cgroups: usize) {
+        self.make_spares(cgroups.saturating_sub(self.owned().count()) + SPARES);
     }
 
     /// Makes spare queues, as long as there is room for some.
     fn restock(&mut self) {
-        if let Err(error) = self.make_spares() {
-            tracing::warn!("containers that start now are not recorded: {error}");
+        let spare = self.queues.iter().filter(|queue| queue.owner.is_none()).count();
+        if spare <= SPARES / 2 {
+            self.make_spares(SPARES);
         }
     }
 
-    fn make_spares(&mut self) -> libbpf_rs::Result<()> {
-        let mut spare = self.queues.iter().filter(|queue| queue.owner.is_none()).count();
-        while spare < SPARES && self.queues.len() < QUEUES as usize {
-            let options = bpf_map_create_opts {
-                sz: size_of::<bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
-                ..bpf_map_create_opts::default()
-            };
-            let room = self.free.max_entries();
-            let map = MapHandle::create(MapType::Queue, Some("recorder_queue"), 0, 2, room, &options)?;
-            let number = self.queues.len() as u32;
-            self.set_map(number, &map)?;
-            self.queues.push(Queue { map, pages: 0, turns: Turns::default(), owner: None });
-            self.give(number as usize, SPARE_PAGES.min(room / (4 * SPARES as u32)).max(1));
-            self.spares.update(&[], &number.to_ne_bytes(), MapFlags::ANY)?;
-            spare += 1;
+    fn make_spares(&mut self, wanted: usize) {
+        let spare = self.queues.iter().filter(|queue| queue.owner.is_none()).count();
+        let wanted = (self.queues.len() + wanted.saturating_sub(spare)).min(QUEUES as usize);
+        while self.queues.len() < wanted {
+            let first = self.queues.len() as u32;
+            let numbers = first..(first + AT_ONCE).min(wanted as u32);
+            // The kernel waits for its processors with each of them: with all at once as long as with one.
+            let made: Vec<_> = std::thread::scope(|scope| {
+                let this = &*self;
+                let making: Vec<_> = numbers.map(|number| scope.spawn(move || this.make_queue(number))).collect();
+                making
+                    .into_iter()
+                    .map(|made| made.join().unwrap_or_else(|_| Err(io::Error::other("a thread failed").into())))
+                    .collect()
+            });
+            for (made, number) in made.into_iter().zip(first..) {
+                let tag = FIRST_USE | number;
+                let provided = made.and_then(|map| {
+                    self.queues.push(Queue { map, tag, pages: 0, turns: Turns::default(), owner: None });
+                    self.provide(number as usize, tag)
+                });
+                if let Err(error) = provided {
+                    return tracing::warn!("containers that start now are not recorded: {error}");
+                }
+            }
         }
-        Ok(())
+    }
+
+    /// A queue of this number.
+    fn make_queue(&self, number: u32) -> libbpf_rs::Result<MapHandle> {
+        let options = bpf_map_create_opts {
+            sz: size_of::<bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
+            ..bpf_map_create_opts::default()
+        };
+        let map = MapHandle::create(MapType::Queue, Some("recorder_queue"), 0, 2, self.free.max_entries(), &options)?;
+        self.set_map(number, &map)?;
+        Ok(map)
     }
 
     /// Gives a queue as many pages, or what can be had: those that nobody has, those of whom nobody wants anything, of who has been
@@ -251,15 +356,19 @@ impl Recorder {
     }
 
     /// Records no more. What programs have begun is whole when this returns.
-    ///
-    /// # Errors
-    /// If the kernel does not let it.
-    fn stop(&self) -> libbpf_rs::Result<()> {
-        self.stopped.update(&0u32.to_ne_bytes(), &1u32.to_ne_bytes(), MapFlags::ANY)?;
-        // Whoever changes a map of maps waits until no program uses what was there before.
-        match self.queues.first() {
-            Some(queue) => self.set_map(0, &queue.map),
-            None => Ok(()),
+    pub(crate) fn stop(&self) {
+        let stopped = self.stopped.update(&0u32.to_ne_bytes(), &1u32.to_ne_bytes(), MapFlags::ANY);
+        if let Err(error) = stopped {
+            tracing::warn!("what is recorded may be written over while it is given out: {error}");
+        }
+        self.wait_for_programs();
+    }
+
+    /// Waits until no program is at what it began before.
+    fn wait_for_programs(&self) {
+        // Whoever changes a map of maps waits until no program uses what was there.
+        if let Some(queue) = self.queues.first() {
+            let _ = self.set_map(0, &queue.map);
         }
     }
 
@@ -267,216 +376,110 @@ impl Recorder {
         self.by_number.update(&number.to_ne_bytes(), &queue.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)
     }
 
-    /// Begins to give out what was recorded until now: of each container all that came after what was written over last.
-    /// Nothing more is recorded.
-    pub(crate) fn begin_replay(&mut self) {
-        if let Err(error) = self.stop() {
-            tracing::warn!("what is recorded may be written over while it is given out: {error}");
-        }
-        let cuts = (0..self.queues.len()).map(|number| self.overwritten_to(number)).collect();
-        let heads = (1..self.pages.max_entries()).filter_map(|number| Some((number, self.page(number)?)));
-        let mut waiting: Vec<_> = heads.map(|(number, page)| (page.first_ns, number, page.round)).collect();
-        waiting.sort_unstable_by(|one, other| other.cmp(one));
-        self.replay = Some(Replay { waiting, cuts, given_to_ns: self.began_ns, ..Replay::default() });
+    /// What was recorded until now: of each container all that came after what was written over last, as far as it is wanted.
+    pub(crate) fn begin_replay(&self, past: &Past) -> Replay {
+        let now = clock::boot_ns();
+        let since = past.since_ms.map(|ms| now.saturating_sub(u64::from(ms) * 1_000_000)).unwrap_or_default();
+        let heads = self.heads();
+        let parts = self.owned().map(|(queue, owner)| {
+            let (overwritten, overwritten_to) = self.overwritten(queue.number());
+            let last = past.last.and_then(|last| self.nth_last(&heads, queue.tag, last));
+            let after_ns = since.max(last.map_or(0, |time| time.saturating_sub(1)));
+            // Of what is older nobody wants to know.
+            let overwritten = if after_ns < overwritten_to || after_ns == 0 { overwritten } else { 0 };
+            (queue.tag, Part { cgroup: owner.cgroup, overwritten_to, overwritten, after_ns })
+        });
+        let parts = parts.collect();
+        Replay::new(heads, parts, self.began_ns, now)
     }
 
-    /// The time of the last of a queue's records that were written over.
-    fn overwritten_to(&self, number: usize) -> u64 {
-        let places = self.places(number);
-        let times = places.iter().filter_map(|place| Some(u64::from_ne_bytes(*place.get(16..)?.first_chunk()?)));
-        times.max().unwrap_or_default()
-    }
-
-    /// Records that were passed over, by slot, since older and newer ones are there but some in between are not.
-    pub(crate) fn passed_over(&mut self) -> BTreeMap<u32, u64> {
-        self.replay.as_mut().map(|replay| std::mem::take(&mut replay.passed_over)).unwrap_or_default()
-    }
-
-    /// Whether that has begun.
-    pub(crate) fn has_replay(&self) -> bool {
-        self.replay.is_some()
-    }
-
-    /// Whether something is left of it.
-    pub(crate) fn is_replaying(&self) -> bool {
-        self.replay.as_ref().is_some_and(|replay| !replay.is_over())
-    }
-
-    /// Adds the next records to `records`: all of them together are in the order of their times.
-    pub(crate) fn replay(&mut self, records: &mut Vec<u8>) {
-        let Some(mut replay) = self.replay.take() else { return };
-        while records.len() < CHUNK && !replay.is_over() {
-            // One that was written over since has nothing to say any more.
-            while let Some((number, round)) = replay.due() {
-                replay.open(self.page(number).filter(|page| page.round == round));
+    /// What has come since, or before that was given out. Times up to which a cgroup's records were written over in between.
+    pub(crate) fn go_on(&self, former: &Replay) -> (Replay, Vec<(u64, u64)>) {
+        let (now, after_ns) = (clock::boot_ns(), former.given_to_ns());
+        let mut missed = Vec::new();
+        let parts = self.owned().map(|(queue, owner)| {
+            let (_, overwritten_to) = self.overwritten(queue.number());
+            if overwritten_to > after_ns {
+                missed.push((owner.cgroup, overwritten_to));
             }
-            replay.take(records);
-        }
-        self.replay = Some(replay);
+            (queue.tag, Part { cgroup: owner.cgroup, overwritten_to, overwritten: 0, after_ns })
+        });
+        let parts = parts.collect();
+        (Replay::new(self.heads(), parts, after_ns, now), missed)
     }
 
-    /// Up to when everything was given out.
-    pub(crate) fn complete_to(&self) -> u64 {
-        match &self.replay {
-            None => self.began_ns,
-            Some(replay) if replay.is_over() => u64::MAX,
-            Some(replay) => replay.given_to_ns,
+    /// Adds the next records of a replay to `records`.
+    pub(crate) fn replay(&self, replay: &mut Replay, records: &mut Vec<u8>, is_ready: impl FnMut(&Header) -> bool) {
+        replay.take(records, CHUNK, is_ready, |number| self.page(number));
+    }
+
+    /// What there is of each cgroup.
+    pub(crate) fn recorded(&self) -> Vec<Recorded> {
+        let mut kept: BTreeMap<u32, (u64, u64, u64)> = BTreeMap::new();
+        for head in self.heads() {
+            let (count, first, last) = kept.entry(head.queue).or_insert((0, u64::MAX, 0));
+            *count += u64::from(head.count);
+            (*first, *last) = ((*first).min(head.first_ns), (*last).max(head.last_ns));
         }
+        let recorded = self.owned().map(|(queue, owner)| {
+            let kept = kept.get(&queue.tag);
+            Recorded {
+                cgroup: self.cgroup(owner.cgroup),
+                bytes: u64::from(queue.pages) * u64::from(PAGE),
+                kept: kept.map_or(0, |(count, ..)| *count),
+                overwritten: self.overwritten(queue.number()).0,
+                between_ns: kept.map(|(_, first, last)| (*first, *last)),
+                is_gone: owner.is_gone(),
+            }
+        });
+        recorded.collect()
+    }
+
+    /// What was recorded and cannot be had any more, of those that nothing is known of.
+    pub(crate) fn forgotten(&self) -> Forgotten {
+        self.forgotten
+    }
+
+    /// Since when it records.
+    pub(crate) fn began_ns(&self) -> u64 {
+        self.began_ns
+    }
+
+    fn owned(&self) -> impl Iterator<Item = (&Queue, &Owner)> {
+        self.queues.iter().filter_map(|queue| Some((queue, queue.owner.as_ref()?)))
+    }
+
+    /// The time of the record of a queue after which there are `count - 1`; `None` if there are fewer.
+    fn nth_last(&self, heads: &[Head], tag: u32, count: u32) -> Option<u64> {
+        let count = count as usize;
+        let mut heads: Vec<&Head> = heads.iter().filter(|head| head.queue == tag).collect();
+        heads.sort_unstable_by_key(|head| Reverse(head.last_ns));
+        let mut times: Vec<u64> = Vec::new();
+        for head in heads {
+            if count > 0 && times.len() >= count && times[count - 1] > head.last_ns {
+                break;
+            }
+            let page = self.page(head.number).filter(|page| page.head.round == head.round);
+            times.extend(page.map(Page::times).unwrap_or_default());
+            times.sort_unstable_by_key(|time| Reverse(*time));
+        }
+        times.get(count.checked_sub(1)?).copied()
+    }
+
+    fn heads(&self) -> Vec<Head> {
+        (1..self.pages.max_entries()).filter_map(|number| Some(self.copy(number)?.head)).collect()
     }
 
     /// A page whose parts belong together; `None` if there is nothing on it, or it is just being written over.
     fn page(&self, number: u32) -> Option<Page> {
-        let read = || Page::of(self.pages.lookup(&number.to_ne_bytes(), MapFlags::ANY).ok()??);
-        // The kernel copies while a processor may write. If the page is in the same round afterwards, what was there before is whole.
-        let (page, after) = (read()?, read()?);
-        (page.round == after.round).then_some(page)
-    }
-}
-
-/// A copy of a page.
-struct Page {
-    round: u32,
-    queue: u32,
-    first_ns: u64,
-    records: Vec<u8>,
-    /// Where the next record begins.
-    at: usize,
-}
-
-impl Page {
-    fn of(mut bytes: Vec<u8>) -> Option<Self> {
-        let u32_at = |at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
-        let (round, queue, used) = (u32_at(0)?, u32_at(4)?, u32_at(12)? as usize);
-        let first_ns = u64::from_ne_bytes(*bytes.get(24..)?.first_chunk()?);
-        let is_whole = round % 2 == 0 && used > 0;
-        bytes.truncate(PAGE_HEAD.checked_add(used)?);
-        is_whole.then_some(Self { round, queue, first_ns, records: bytes, at: PAGE_HEAD })
+        let (before, page, after) = (self.copy(number)?, self.copy(number)?, self.copy(number)?);
+        // The kernel copies while a processor may write. What was there before the copy is whole in it, if that is still the same
+        // page's afterwards.
+        let is_same = before.head.round == page.head.round && page.head.round == after.head.round;
+        is_same.then(|| page.as_long_as(&before))
     }
 
-    /// The time of the next record.
-    fn next_ns(&self) -> Option<u64> {
-        Header::read(self.records.get(self.at..)?).ok().map(|header| header.time)
-    }
-
-    fn take(&mut self) -> Option<(Header, &[u8])> {
-        let rest = self.records.get(self.at..)?;
-        let header = Header::read(rest).ok()?;
-        self.at += header.size as usize;
-        Some((header, &rest[..header.size as usize]))
-    }
-}
-
-/// Pages being given out, in the order of their records' times. On each page they are in that order already.
-#[derive(Default)]
-struct Replay {
-    /// First time, number and round of those that were not begun: the last is next.
-    waiting: Vec<(u64, u32, u32)>,
-    open: Vec<Page>,
-    /// The next record of each of these, by time.
-    next: BinaryHeap<Reverse<(u64, usize)>>,
-    given_to_ns: u64,
-    /// Of each queue the time of the last record that was written over.
-    cuts: Vec<u64>,
-    /// Those that are older and are there still, by slot: some processor has not gone on from its page.
-    passed_over: BTreeMap<u32, u64>,
-}
-
-impl Replay {
-    fn is_over(&self) -> bool {
-        self.waiting.is_empty() && self.next.is_empty()
-    }
-
-    /// Number and round of the next page, if what is on it may come before all that is open.
-    fn due(&mut self) -> Option<(u32, u32)> {
-        let (first_ns, ..) = self.waiting.last()?;
-        let is_due = self.next.peek().is_none_or(|Reverse((next_ns, _))| first_ns <= next_ns);
-        if !is_due {
-            return None;
-        }
-        self.waiting.pop().map(|(_, number, round)| (number, round))
-    }
-
-    fn open(&mut self, page: Option<Page>) {
-        let Some((page, next_ns)) = page.and_then(|page| page.next_ns().map(|next_ns| (page, next_ns))) else { return };
-        // The places of those that are over are used again.
-        let place = self.open.iter().position(|page| page.records.is_empty()).unwrap_or(self.open.len());
-        if place == self.open.len() {
-            self.open.push(page);
-        } else {
-            self.open[place] = page;
-        }
-        self.next.push(Reverse((next_ns, place)));
-    }
-
-    fn take(&mut self, records: &mut Vec<u8>) {
-        let Some(Reverse((time_ns, place))) = self.next.pop() else { return };
-        self.given_to_ns = time_ns;
-        let cut = self.cuts.get(self.open[place].queue as usize).copied().unwrap_or_default();
-        match self.open[place].take() {
-            Some((header, record)) if header.time > cut => records.extend_from_slice(record),
-            Some((header, _)) => *self.passed_over.entry(header.slot).or_default() += 1,
-            None => {}
-        }
-        match self.open[place].next_ns() {
-            Some(next_ns) => self.next.push(Reverse((next_ns, place))),
-            None => self.open[place].records = Vec::new(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Of a queue whose records of up to 100 were written over.
-    const QUEUE: u32 = 1;
-    const CUTS: [u64; 2] = [u64::MAX, 100];
-
-    fn page(round: u32, times: &[u64]) -> Vec<u8> {
-        let record = |time: &u64| {
-            let mut record = vec![0; HEADER_SIZE];
-            record[..4].copy_from_slice(&(HEADER_SIZE as u32).to_ne_bytes());
-            record[8..16].copy_from_slice(&time.to_ne_bytes());
-            record
-        };
-        let records: Vec<u8> = times.iter().flat_map(record).collect();
-        let mut page = [round, QUEUE, 0, records.len() as u32, times.len() as u32, 0].map(u32::to_ne_bytes).concat();
-        let ends = [times.first(), times.last()].map(|time| time.copied().unwrap_or_default());
-        page.extend(ends.map(u64::to_ne_bytes).concat());
-        page.extend(records);
-        page.resize(PAGE as usize, 0xff);
-        page
-    }
-
-    #[test]
-    fn a_page_that_is_being_written_over_says_nothing() {
-        assert!(Page::of(page(2, &[7])).is_some_and(|page| page.next_ns() == Some(7)));
-        assert!(Page::of(page(3, &[7])).is_none());
-        assert!(Page::of(page(2, &[])).is_none());
-        assert!(Page::of(vec![0; 8]).is_none());
-    }
-
-    proptest! {
-        #[test]
-        fn records_come_in_the_order_of_their_times(mut pages in prop::collection::vec(prop::collection::vec(0u64..1000, 1..20), 0..20)) {
-            pages.iter_mut().for_each(|times| times.sort_unstable());
-            let mut waiting: Vec<_> = pages.iter().enumerate().map(|(number, times)| (times[0], number as u32, 2)).collect();
-            waiting.sort_unstable_by(|one, other| other.cmp(one));
-            let mut replay = Replay { waiting, cuts: CUTS.to_vec(), ..Replay::default() };
-            let mut records = Vec::new();
-            while !replay.is_over() {
-                while let Some((number, round)) = replay.due() {
-                    replay.open(Page::of(page(round, &pages[number as usize])));
-                }
-                replay.take(&mut records);
-            }
-            let given: Vec<u64> = records.chunks(HEADER_SIZE).map(|record| Header::read(record).expect("a record").time).collect();
-            let (mut all, older): (Vec<u64>, Vec<u64>) = pages.concat().into_iter().partition(|time| *time > CUTS[1]);
-            all.sort_unstable();
-            prop_assert_eq!(given, all);
-            prop_assert_eq!(replay.passed_over.values().sum::<u64>(), older.len() as u64);
-        }
+    fn copy(&self, number: u32) -> Option<Page> {
+        Page::of(number, self.pages.lookup(&number.to_ne_bytes(), MapFlags::ANY).ok()??)
     }
 }

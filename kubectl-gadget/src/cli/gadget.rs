@@ -2,11 +2,12 @@
 
 use std::io::{self, IsTerminal as _};
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches as _};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches as _, Subcommand as _};
 use gadgets::catalogue::{Gadget, ParameterKind};
 use gadgets::schema::Kind;
 use gadgets::spec::RunSpec;
 
+use super::recording::{self, RecordingCommand};
 use super::run::RunArgs;
 use super::sample::SampleArgs;
 use super::{advise, no_column};
@@ -44,6 +45,12 @@ pub(super) fn command(gadget: &'static Gadget) -> Command {
     if gadget.sampled.is_some() {
         command = SampleArgs::augment_args(command);
     }
+    if gadget.recorded {
+        command = RecordingCommand::augment_subcommands(command)
+            .subcommand_required(false)
+            .arg_required_else_help(false)
+            .args_conflicts_with_subcommands(true);
+    }
     if let Some(report) = &gadget.report {
         let help = format!("Show at the end {}, instead of events (see: advise {})", report.doc, report.name);
         let arg = Arg::new(SUMMARY).long(SUMMARY).help(help).action(ArgAction::SetTrue);
@@ -67,6 +74,9 @@ pub(super) fn capitalised(text: &str) -> String {
 }
 
 pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Result<End> {
+    if matches.subcommand().is_some() {
+        return recording::run(gadget, RecordingCommand::from_arg_matches(matches)?);
+    }
     let mut args = RunArgs::from_arg_matches(matches)?;
     let OutputArgs { output: mut format, columns: list, numeric } = OutputArgs::from_arg_matches(matches)?;
     let report = gadget.report.filter(|_| matches.get_flag(SUMMARY));
@@ -130,7 +140,7 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
     })
 }
 
-fn choose_columns(gadget: &Gadget, usual: Columns, list: &str) -> anyhow::Result<Columns> {
+pub(super) fn choose_columns(gadget: &Gadget, usual: Columns, list: &str) -> anyhow::Result<Columns> {
     let known = columns::names(gadget)?;
     usual.parse(&known, list).map_err(|unknown| no_column(gadget, &unknown, &known))
 }

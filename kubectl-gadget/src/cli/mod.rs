@@ -7,6 +7,7 @@ mod doctor;
 mod explain;
 mod gadget;
 mod list;
+mod recording;
 mod run;
 mod sample;
 mod status;

@@ -38,7 +38,7 @@ pub(super) struct RunArgs {
 
 #[derive(Args)]
 #[command(next_help_heading = "Whose events")]
-struct SelectorArgs {
+pub(super) struct SelectorArgs {
     /// Pods of this workload, as in deploy/web, sts/db, job/import, cronjob/backup or pod/web-0
     #[arg(value_name = "KIND/NAME")]
     workload: Vec<Workload>,
@@ -92,7 +92,7 @@ impl From<HostArg> for Host {
 
 #[derive(Args)]
 #[command(next_help_heading = "Which of their processes")]
-struct TaskArgs {
+pub(super) struct TaskArgs {
     /// Processes with this id, as the node has it (repeat, or separate by commas); with ! in front, all others
     #[arg(long, value_name = "PID", value_delimiter = ',')]
     pid: Vec<Term<u32>>,
@@ -106,19 +106,25 @@ struct TaskArgs {
 
 #[derive(Args)]
 #[command(next_help_heading = "On this host, without a cluster")]
-struct LocalArgs {
+pub(super) struct LocalArgs {
     /// On this host, without a cluster; there nobody knows labels and owners
     #[arg(long, conflicts_with_all = ["workload", "selector", "node", "all_namespaces"])]
-    local: bool,
+    pub(super) local: bool,
     /// A cgroup and all below it, by its path as in /proc/PID/cgroup; need not be a container's (repeat for more)
     #[arg(long, value_name = "PATH", requires = "local", conflicts_with = "host", value_hint = ValueHint::DirPath)]
-    cgroup: Vec<String>,
+    pub(super) cgroup: Vec<String>,
     /// The agent to start; else the one beside this program, or in PATH
     #[arg(long, value_name = "FILE", env = "KUBECTL_GADGET_AGENT", value_hint = ValueHint::FilePath)]
     agent: Option<PathBuf>,
     /// Share the agent that serves this socket (gadget-agent daemon), instead of starting one
     #[arg(long, value_name = "PATH", requires = "local")]
-    socket: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
+}
+
+impl LocalArgs {
+    pub(super) fn into_local(self) -> Local {
+        Local { agent: self.agent, socket: self.socket }
+    }
 }
 
 #[derive(Args)]
@@ -154,7 +160,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err("it must be longer than nothing".into()) } else { Ok(duration) }
 }
 
-fn ring_bytes(text: &str) -> Result<ByteSize, String> {
+pub(super) fn ring_bytes(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse().map_err(|error| format!("{error}; write it as in 64KiB or 16MiB"))?;
     // The kernel wants a power of two: the next one gives what was asked for.
     let bytes = size.as_u64().checked_next_power_of_two().unwrap_or(u64::MAX);
@@ -191,8 +197,9 @@ impl RunArgs {
             ..spec
         };
         if local.local {
-            let spec = RunSpec { selector: Selector { cgroups: local.cgroup, ..selector.selector() }, ..spec };
-            let place = Place::Local(Local { agent: local.agent, socket: local.socket });
+            let cgroups = local.cgroup.clone();
+            let spec = RunSpec { selector: Selector { cgroups, ..selector.selector() }, ..spec };
+            let place = Place::Local(local.into_local());
             return block_on(async {
                 run::run(place, Run { spec, timeout, fail_on_loss, output: output(None).await? }).await
             });
@@ -210,7 +217,7 @@ impl RunArgs {
 
 impl SelectorArgs {
     /// What the flags mean on a host.
-    fn selector(self) -> Selector {
+    pub(super) fn selector(self) -> Selector {
         Selector {
             namespaces: self.namespace,
             pods: self.pod,
@@ -224,7 +231,7 @@ impl SelectorArgs {
     }
 
     /// What they mean in a cluster, where a namespace counts if none is given; and which nodes that needs.
-    fn in_cluster(mut self, default_namespace: &str) -> (Selector, Wanted) {
+    pub(super) fn in_cluster(mut self, default_namespace: &str) -> (Selector, Wanted) {
         let nodes: Vec<String> = self.node.iter().filter(|name| !name.is_empty()).cloned().collect();
         let any_pod = self.workload.is_empty() && self.pod.is_empty() && self.selector.is_none();
         let names_nothing = any_pod && self.namespace.is_empty() && !self.all_namespaces && self.container.is_empty();
@@ -249,7 +256,7 @@ impl SelectorArgs {
 }
 
 impl TaskArgs {
-    fn filter(self) -> Result<TaskFilter, Usage> {
+    pub(super) fn filter(self) -> Result<TaskFilter, Usage> {
         let mixed = |flag: &'static str| move |error: MixedTerms| Usage(format!("--{flag}: {error}"));
         Ok(TaskFilter {
             pids: Choice::of(self.pid).map_err(mixed("pid"))?,

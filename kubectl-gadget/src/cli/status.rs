@@ -10,6 +10,7 @@ use super::cluster::ClusterArgs;
 use super::{Format, block_on, print, table};
 use crate::cluster::Cluster;
 use crate::exit::End;
+use crate::run::conversation::Request;
 use crate::status::{Answer, NodeStatus, ask_all};
 
 #[derive(Args)]
@@ -29,7 +30,7 @@ pub(super) fn command() -> Command {
 
 pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<End> {
     let args = StatusArgs::from_arg_matches(matches)?;
-    let nodes = block_on(async { ask_all(&Cluster::connect(&args.cluster).await?).await })?;
+    let nodes = block_on(async { ask_all(&Cluster::connect(&args.cluster).await?, &[], || Request::Status).await })?;
     if nodes.is_empty() {
         anyhow::bail!("kubectl gadget is not deployed in this cluster, or on none of its nodes: kubectl gadget deploy");
     }
@@ -46,7 +47,7 @@ pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<End> {
 fn as_json(node: &NodeStatus) -> Value {
     match &node.answer {
         Err(why) => json!({"node": node.node, "ready": false, "reason": why}),
-        Ok(Answer { hello, status }) => json!({
+        Ok(Answer { hello, status, .. }) => json!({
             "node": node.node,
             "ready": true,
             "version": hello.software,
@@ -64,7 +65,7 @@ fn as_text(nodes: &[NodeStatus]) -> String {
     for node in nodes {
         match &node.answer {
             Err(why) => agents.add_row([&node.node, "-", why, "-", "-", "-"]),
-            Ok(Answer { hello, status }) => {
+            Ok(Answer { hello, status, .. }) => {
                 let Node { kernel, degraded, .. } = hello.node.clone().unwrap_or_default();
                 let state = ["ready".to_owned()].into_iter().chain(degraded).collect::<Vec<_>>().join("; ");
                 let pods = status.pods.map_or("-".to_owned(), |pods| pods.to_string());
@@ -165,7 +166,7 @@ mod tests {
             ..Hello::default()
         };
         vec![
-            NodeStatus { node: "a".into(), answer: Ok(Answer { hello, status }) },
+            NodeStatus { node: "a".into(), answer: Ok(Answer { hello, status, recordings: Vec::new() }) },
             NodeStatus { node: "b".into(), answer: Err("it is starting".into()) },
         ]
     }

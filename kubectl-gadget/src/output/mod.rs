@@ -387,7 +387,7 @@ impl Output {
                 }
             }
             // Records come one by one; the others end a session, and are never passed on to here.
-            Frame::Batch(_) | Frame::Stop | Frame::Error(_) | Frame::Status(_) => {}
+            Frame::Batch(_) | Frame::Stop | Frame::Error(_) | Frame::Status(_) | Frame::Recording(_) => {}
         }
         Ok(())
     }

@@ -100,7 +100,7 @@ impl Local {
     ///
     /// # Errors
     /// If there is no such binary, or it cannot be started.
-    pub(super) fn connect(&self) -> anyhow::Result<Connection> {
+    pub(crate) fn connect(&self) -> anyhow::Result<Connection> {
         match &self.socket {
             Some(socket) => self.start(&["session".as_ref(), "--socket".as_ref(), socket.as_os_str()]),
             None => self.start(&["session".as_ref(), "--local".as_ref()]),

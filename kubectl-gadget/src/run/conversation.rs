@@ -8,7 +8,8 @@ use std::time::Duration;
 use gadgets::decoder::Decoder;
 use gadgets::spec::RunSpec;
 use gadgets::wire::{
-    Failure, FailureKind, Frame, HEARTBEAT_SECONDS, Heartbeat, Hello, Resume, SILENCE_SECONDS, VERSION, WireError,
+    Failure, FailureKind, Frame, HEARTBEAT_SECONDS, Heartbeat, Hello, RecordingsRequest, Resume, SILENCE_SECONDS,
+    VERSION, WireError,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
@@ -38,6 +39,7 @@ pub(crate) enum Request {
     /// A run, which may go on from a session that broke off.
     Run(Box<RunSpec>, Option<Resume>, Allowance),
     Status,
+    Recordings(RecordingsRequest),
 }
 
 impl Request {
@@ -47,6 +49,7 @@ impl Request {
                 let allowed = Some(allowance.tell());
                 (Hello { run: Some(*run), resume, allowed, ..Hello::default() }, Some(allowance))
             }
+            Self::Recordings(request) => (Hello { recordings: Some(request), ..Hello::default() }, None),
             Self::Status => (Hello { status: true, ..Hello::default() }, None),
         };
         let software = env!("CARGO_PKG_VERSION").to_owned();

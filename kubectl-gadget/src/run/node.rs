@@ -123,10 +123,15 @@ impl Node {
             let connected = Instant::now();
             let why = match session {
                 Ok(connection) => match self.hold(connection, &mut progress).await {
-                    Ending::Complete if *stop.borrow() => return Outcome::Complete,
+                    Ending::Complete if *stop.borrow() || self.shared.spec.is_finite() => return Outcome::Complete,
                     Ending::Complete => "the agent ended the session".into(),
                     Ending::Refused(failure) if may_pass(failure.kind) => failure.message,
                     Ending::Refused(failure) => return Outcome::Failed(AgentFailure { failure, local: false }.into()),
+                    // It would begin from the start.
+                    Ending::Broken { why, greeted: true } if self.shared.spec.past.is_some() => {
+                        self.shared.inbox.put(News::Broken(self.id, why.clone()));
+                        return Outcome::Failed(anyhow!("the stream is incomplete: {why}"));
+                    }
                     Ending::Broken { why, greeted } => {
                         greeted_once |= greeted;
                         if greeted && connected.elapsed() > STEADY {

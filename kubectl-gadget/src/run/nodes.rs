@@ -98,7 +98,8 @@ impl Nodes {
         let mut leniency = std::pin::pin!(sleep(LATENESS));
         let mut reader_gone = std::pin::pin!(reader_gone());
         loop {
-            let has_no_way_on = targets.is_none() || (self.is_ready && !self.failures.is_empty());
+            let is_over = !self.failures.is_empty() || self.shared.spec.is_finite();
+            let has_no_way_on = targets.is_none() || (self.is_ready && is_over);
             if self.tasks.is_empty() && (*self.stop.borrow() || has_no_way_on) {
                 return Ok(Watched::Ended);
             }

@@ -1,0 +1,50 @@
+//! What a processor has noted of a recorder's queue: `struct recorder_place` of `bpf/include/recorder.h`.
+
+use std::iter::Sum;
+
+/// How often processors have begun a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Turns {
+    /// One that nobody had.
+    pub(super) taken: u32,
+    /// One of the queue's, which they wrote over.
+    pub(super) returns: u32,
+}
+
+/// What a processor has noted.
+pub(super) struct Place {
+    /// The tag of the queue.
+    pub(super) queue: u32,
+    /// The page that it fills; 0 if none.
+    pub(super) page: u32,
+    pub(super) turns: Turns,
+    /// Records of the queue that it has written over, and the time of the last of them.
+    pub(super) overwritten: u64,
+    pub(super) overwritten_to: u64,
+}
+
+impl Place {
+    pub(super) const SIZE: usize = 32;
+
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        let u32_at = |at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
+        let u64_at = |at: usize| Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
+        let turns = Turns { taken: u32_at(8)?, returns: u32_at(12)? };
+        let (overwritten, overwritten_to) = (u64_at(16)?, u64_at(24)?);
+        Some(Self { queue: u32_at(0)?, page: u32_at(4)?, turns, overwritten, overwritten_to })
+    }
+}
+
+impl Sum for Turns {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, more| Self {
+            taken: sum.taken.wrapping_add(more.taken),
+            returns: sum.returns.wrapping_add(more.returns),
+        })
+    }
+}
+
+/// The pages that processors fill.
+pub(super) fn filled(places: &[Place]) -> Vec<u16> {
+    places.iter().map(|place| place.page as u16).filter(|page| *page != 0).collect()
+}

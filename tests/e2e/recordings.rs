@@ -1,0 +1,186 @@
+//! What an agent records for whoever asks: it outlives the client that began it, and the containers.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use tests::scenarios::traceloop::{Calls, calls_of, calls_of_log};
+use tests::{Client, Daemon, Pod, Seen, client_command, dist, loads_programs, shared_folder};
+
+use crate::cgroups::Cgroups;
+
+/// A daemon, and what is recorded there.
+struct Recordings {
+    daemon: Daemon,
+}
+
+impl Recordings {
+    fn new(name: &str) -> Self {
+        Self { daemon: Daemon::start(name) }
+    }
+
+    /// Runs a command about recordings, which must succeed, and returns what it prints.
+    fn run(&self, args: &[&str]) -> String {
+        let (is_done, printed, said) = self.attempt(args);
+        assert!(is_done, "{args:?}: {said}");
+        printed
+    }
+
+    /// Whether it succeeds, what it prints and what it says.
+    fn attempt(&self, args: &[&str]) -> (bool, String, String) {
+        let args = [&["traceloop"], args, &["--local", "--socket", self.daemon.socket()]].concat();
+        let output = client_command("kubectl-gadget", &args).output().unwrap();
+        let [printed, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        (output.status.success(), printed, said)
+    }
+
+    /// What is shown of a recording.
+    fn show(&self, args: &[&str]) -> Seen {
+        Client::start(&[&["traceloop", "show", "--socket", self.daemon.socket()], args].concat()).finish()
+    }
+
+    /// The only one.
+    fn only(&self) -> Value {
+        let list: Value = serde_json::from_str(&self.run(&["list", "-o", "json"])).unwrap();
+        assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");
+        list[0]["recording"].clone()
+    }
+}
+
+/// Runs a container that makes so many calls, to its end. Returns what it has written down.
+fn run(pod: &Pod, container: &str, count: usize) -> Calls {
+    let name = format!("calls-{}-{container}", pod.full_name.replace('/', "-"));
+    let log = shared_folder().join(format!("{name}.log"));
+    let _ = fs::remove_file(&log);
+    fs::copy(dist("workload"), shared_folder().join(&name)).unwrap();
+    pod.run(container, &[&format!("/tmp/{name}"), "calls", &count.to_string(), &format!("/tmp/{name}.log")]);
+    pod.wait(container);
+    calls_of_log(&log)
+}
+
+#[test]
+fn it_outlives_the_client_and_the_containers() {
+    let _loads = loads_programs();
+    let recordings = Recordings::new("recordings");
+    assert_eq!(recordings.run(&["list"]), "Nothing is recorded.\n");
+    let begun = recordings.run(&["start", "--name", "kept", "-n", "outlived", "--budget", "4MiB"]);
+    assert_eq!(begun, "kept\n");
+    let (is_done, _, said) = recordings.attempt(&["start", "--name", "kept"]);
+    assert!(!is_done && said.contains("there is a recording kept already"), "{said}");
+
+    let [web, db] = {
+        let [web, db] = ["web", "db"].map(|name| Pod::new("outlived", name));
+        [run(&web, "app", 1000), run(&db, "app", 10)]
+    };
+    // Both pods are gone, and it goes on: it can be shown more than once.
+    for _ in 0..2 {
+        let seen = recordings.show(&["pod/web", "-n", "outlived"]);
+        assert_eq!((calls_of(&seen.events()), seen.lost()), (web.clone(), 0), "{}", seen.said);
+        assert!(seen.events().iter().all(|event| event["pod"] == "web" && event["container"] == "app"));
+    }
+    assert_eq!(calls_of(&recordings.show(&["outlived/db"]).events()), db);
+    let all = recordings.show(&["kept"]);
+    let of_pod = |pod: &str| all.events().into_iter().filter(|event| event["pod"] == pod).collect::<Vec<_>>();
+    assert_eq!((calls_of(&of_pod("web")), calls_of(&of_pod("db"))), (web.clone(), db));
+    let listed = recordings.only();
+    for container in listed["containers"].as_array().unwrap() {
+        let shown = of_pod(container["container"]["pod"].as_str().unwrap()).len();
+        assert_eq!((&container["kept"], &container["overwritten"]), (&shown.into(), &0.into()), "{listed}");
+        assert_eq!(container["is_gone"], true, "{listed}");
+    }
+    // Of each container.
+    let few = recordings.show(&["kept", "--last", "100"]);
+    let shown = all.events();
+    let calls = |events: &[&Value], pod: &str| -> Vec<Value> {
+        let of_pod = events.iter().filter(|event| event["pod"] == pod);
+        of_pod.map(|event| json!([event["syscall"], event["args"], event["ret"]])).collect()
+    };
+    let (web, db) = (calls(&shown, "web"), calls(&shown, "db"));
+    assert_eq!((calls(&few.events(), "web"), few.lost()), (web[web.len() - 100..].to_vec(), 0));
+    assert_eq!(calls(&few.events(), "db"), db);
+    assert_eq!(recordings.show(&["kept", "--since", "1ms"]).events().len(), 0);
+
+    let dump = shared_folder().join("dump.json");
+    let _ = fs::remove_file(&dump);
+    recordings.run(&["dump", "kept", "-o", dump.to_str().unwrap()]);
+    let lines = fs::read_to_string(&dump).unwrap();
+    assert_eq!(lines.lines().filter(|line| line.contains(r#""type":"event""#)).count(), shown.len());
+
+    recordings.run(&["stop", "kept"]);
+    let (is_done, _, said) = recordings.attempt(&["show", "kept"]);
+    assert!(!is_done && said.contains("no agent has a recording \"kept\""), "{said}");
+    assert_eq!(recordings.run(&["list"]), "Nothing is recorded.\n");
+}
+
+#[test]
+fn what_comes_is_shown_to_who_follows() {
+    let _loads = loads_programs();
+    let recordings = Recordings::new("followed");
+    recordings.run(&["start", "--name", "live", "-n", "followed", "--budget", "4MiB"]);
+    let pod = Pod::new("followed", "web");
+    let before = run(&pod, "before", 10);
+    let mut client = Client::start(&["traceloop", "show", "live", "--follow", "--socket", recordings.daemon.socket()]);
+    let after = run(&pod, "after", 1000);
+    let is_of = |line: &Value, container: &str| line["type"] == "event" && line["container"] == container;
+    let has_all = |seen: &[Value]| {
+        let of_after: Vec<&Value> = seen.iter().filter(|line| is_of(line, "after")).collect();
+        calls_of(&of_after).len() >= after.len()
+    };
+    client.read_until_seen("the calls of the second", has_all);
+    let seen = client.stop();
+    let of = |container: &str| seen.events().into_iter().filter(|line| is_of(line, container)).collect::<Vec<_>>();
+    assert_eq!((calls_of(&of("before")), calls_of(&of("after"))), (before, after));
+    assert_eq!((seen.lost(), seen.gaps().len()), (0, 0), "{}", seen.said);
+}
+
+#[test]
+fn what_an_agent_had_is_told_when_another_goes_on() {
+    let _loads = loads_programs();
+    let mut recordings = Recordings::new("replaced");
+    recordings.run(&["start", "--name", "kept", "-n", "replaced", "--budget", "4MiB"]);
+    let pod = Pod::new("replaced", "web");
+    run(&pod, "before", 10);
+    recordings.daemon.replace();
+    let after = run(&pod, "after", 10);
+    let seen = recordings.show(&["kept"]);
+    let events = seen.events();
+    assert!(events.iter().all(|event| event["container"] == "after"));
+    assert_eq!(calls_of(&events), after);
+    assert!(
+        matches!(&seen.gaps()[..], [gap] if gap["reason"].as_str().unwrap().contains("what it had recorded is lost")),
+        "{:?}",
+        seen.gaps()
+    );
+    let listed = recordings.only();
+    assert_eq!((&listed["id"], listed["gaps"].as_array().map(Vec::len)), (&"kept".into(), Some(1)));
+}
+
+/// More than there is place for at once.
+const MANY: u64 = 300;
+
+#[test]
+fn containers_that_are_gone_make_room_and_are_counted() {
+    let _loads = loads_programs();
+    let recordings = Recordings::new("churned");
+    let cgroups = Cgroups::new("churned");
+    let all = cgroups.make("");
+    recordings.run(&["start", "--name", "many", "--cgroup", &all, "--budget", "1MiB"]);
+    let workload = dist("workload");
+    for number in 0..MANY {
+        let name = format!("/{number}");
+        cgroups.make(&name);
+        cgroups.run(&name, &format!("exec {} calls 100 /dev/null", workload.display()));
+        fs::remove_dir(cgroups.directory(&name)).unwrap();
+    }
+    let listed = recordings.only();
+    let containers = listed["containers"].as_array().unwrap();
+    let sum = |name: &str| containers.iter().map(|container| container[name].as_u64().unwrap()).sum::<u64>();
+    // Each makes as many: those of the last one are still there.
+    let newest = containers.iter().max_by_key(|container| container["last_wall_ns"].as_u64()).unwrap();
+    assert_eq!(newest["container"]["path"], format!("{all}/{}", MANY - 1), "{newest}");
+    let each = newest["kept"].as_u64().unwrap() + newest["overwritten"].as_u64().unwrap();
+    let forgotten = listed["forgotten_containers"].as_u64().unwrap();
+    assert_eq!(containers.len() as u64 + forgotten, MANY);
+    assert!(forgotten > 0);
+    let told = sum("kept") + sum("overwritten") + listed["forgotten"].as_u64().unwrap();
+    assert_eq!((told, listed["lost"].as_u64()), (each * MANY, Some(0)));
+}
