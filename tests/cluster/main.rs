@@ -10,6 +10,7 @@ mod gadgets;
 mod names;
 mod outages;
 mod peers;
+mod recordings;
 mod selection;
 mod shop;
 mod status;
