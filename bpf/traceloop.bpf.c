@@ -2,8 +2,9 @@
 /*
  * traceloop: the last system calls of containers.
  *
- * Each is recorded where it returns: by then its result is there, and what it was given still is.
+ * Each is recorded where it returns: by then its result is there, and what it was given still is, and what that points to.
  */
+#include "capture.h"
 #include "compat.h"
 #include "recorder.h"
 
@@ -13,7 +14,7 @@ struct call {
 	gadget_pid tid GADGET_DOC("thread of it");
 	char comm[TASK_COMM_LEN] GADGET_DOC("name of the thread");
 	gadget_result ret GADGET_DOC("what it returned: 0 or more, or why it failed");
-	gadget_arguments args GADGET_DOC("what it was given, as registers have it; how many of these count depends on the call");
+	gadget_arguments args GADGET_DOC("what it was given, decoded as far as the kernel describes the call; else six registers");
 	gadget_syscall syscall GADGET_DOC("system call");
 	__u32 reserved;
 };
@@ -45,38 +46,78 @@ struct compat_call gadget_stream_1 SEC(".gadget.streams") = {};
 		call->args.values[5] = argument(regs, 5);                                                              \
 	} while (0)
 
+/* The part of a record that every call has. */
+static __always_inline void fill(struct call *call, const struct gadget_header *header, struct pt_regs___kernel *regs, long ret,
+				 bool is_compat)
+{
+	long number = any_syscall_number(regs);
+
+	call->header = *header;
+	call->pid = bpf_get_current_pid_tgid() >> 32;
+	call->tid = bpf_get_current_pid_tgid();
+	bpf_get_current_comm(call->comm, sizeof(call->comm));
+	call->ret = ret;
+	if (is_compat)
+		READ_ARGUMENTS(compat_syscall_argument);
+	else
+		READ_ARGUMENTS(syscall_argument);
+	call->args.number = is_compat ? -1 : number;
+	call->args.captured.offset = sizeof(*call);
+	call->args.captured.length = 0;
+	/* By then the registers are those from before the signal, and their call is another's. */
+	call->syscall = number < 0 && !is_compat ? __NR_rt_sigreturn : number;
+	call->reserved = 0;
+}
+
+/* A function of its own: the verifier must know the size of each of the two places, and clang would make them one. */
+static __noinline void record_captured(struct gadget_header *header, struct pt_regs___kernel *regs, long ret,
+				       const struct capture_shape *shape)
+{
+	struct recorder_slot slot;
+	struct call *call;
+	__u32 size;
+
+	slot = recorder_reserve(&events, header, sizeof(*call) + CAPTURE_ROOM + 8);
+	call = (void *)slot.record;
+	if (!call)
+		return;
+	fill(call, header, regs, ret, false);
+	size = sizeof(*call) + capture(shape, call->args.values, &call->ret, (char *)(call + 1), &call->args.captured.length);
+	call->header.size = size;
+	recorder_done(&slot, size, header->time);
+}
+
+static __always_inline void record(struct gadget_header *header, struct pt_regs___kernel *regs, long ret)
+{
+	struct recorder_slot slot;
+	struct call *call;
+
+	slot = recorder_reserve(&events, header, sizeof(*call));
+	call = (void *)slot.record;
+	if (!call)
+		return;
+	header->size = sizeof(*call);
+	fill(call, header, regs, ret, header->stream);
+	recorder_done(&slot, sizeof(*call), header->time);
+}
+
 SEC("tp_btf/sys_exit")
 int BPF_PROG(call_exits, struct pt_regs *context, long ret)
 {
 	struct pt_regs___kernel *regs = (void *)context;
+	const struct capture_shape *shape = NULL;
 	struct gadget_header header;
-	struct recorder_slot slot;
-	struct call *call;
-	long number;
 
 	/* What a runtime does on the way into a container would take the memory of what the container does. */
 	if (!gadget_wanted(&header, 0) || header.flags & GADGET_SETUP)
 		return 0;
 	header.stream = is_compat_call();
-	header.size = sizeof(*call);
-	slot = recorder_reserve(&events, &header, sizeof(*call));
-	call = (void *)slot.record;
-	if (!call)
-		return 0;
-	call->header = header;
-	call->pid = bpf_get_current_pid_tgid() >> 32;
-	call->tid = bpf_get_current_pid_tgid();
-	bpf_get_current_comm(call->comm, sizeof(call->comm));
-	call->ret = ret;
-	if (header.stream)
-		READ_ARGUMENTS(compat_syscall_argument);
+	if (!header.stream)
+		shape = capture_shape(any_syscall_number(regs));
+	if (shape)
+		record_captured(&header, regs, ret, shape);
 	else
-		READ_ARGUMENTS(syscall_argument);
-	number = any_syscall_number(regs);
-	/* By then the registers are those from before the signal, and their call is another's. */
-	call->syscall = number < 0 && !header.stream ? __NR_rt_sigreturn : number;
-	call->reserved = 0;
-	recorder_done(&slot, sizeof(*call), header.time);
+		record(&header, regs, ret);
 	return 0;
 }
 

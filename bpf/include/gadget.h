@@ -39,12 +39,6 @@ typedef __s32 gadget_syscall_arm;
 #define gadget_compat_syscall gadget_syscall_arm
 #endif
 
-/* What a system call is given. */
-struct gadget_registers {
-	__u64 values[6];
-};
-typedef struct gadget_registers gadget_arguments;
-
 /* An address of IP and a port. */
 struct gadget_address_and_port {
 	__u8 address[16]; /* in network order; IPv4 as IPv6 has it, ::ffff:a.b.c.d */
@@ -68,6 +62,14 @@ struct gadget_tail {
 typedef struct gadget_tail gadget_string;  /* one string, without its NUL */
 typedef struct gadget_tail gadget_strings; /* strings, each with its NUL */
 typedef struct gadget_tail gadget_path;	   /* names of directories and of what is in them, innermost first, each with its NUL */
+
+/* What a system call is given. */
+struct gadget_call_arguments {
+	__u64 values[6];	     /* registers */
+	__s32 number;		     /* of the call, as programs of 64 bits number it; -1 if the registers mean nothing else */
+	struct gadget_tail captured; /* what arguments point to: each a struct capture_piece of capture.h */
+};
+typedef struct gadget_call_arguments gadget_arguments;
 
 /* An enum is shown by the names of its enumerators as they are in C; with this, each is a bit, or some. */
 #define GADGET_FLAGS __attribute__((btf_decl_tag("flags")))

@@ -61,6 +61,7 @@ struct css_set;
 struct mm_struct {
 	unsigned long arg_start;
 	unsigned long arg_end;
+	unsigned long env_end;
 };
 
 struct qstr {

@@ -22,6 +22,7 @@ use crate::runtime::attach::{Attached, attach};
 use crate::runtime::load::Plan;
 use crate::runtime::recorder;
 use crate::runtime::ring::Alarm;
+use crate::runtime::signatures;
 use crate::sizes;
 use crate::sync::lock;
 use crate::tasks;
@@ -90,6 +91,7 @@ impl Key {
             .chain(KernelLoss::maps().map(|map| (map, loss::KERNEL_COUNTERS)))
             .collect(),
             sets: [(tasks::VALUES, tasks::values(&self.tasks))].into(),
+            contents: [(signatures::SHAPES, signatures::shapes as _)].into(),
             ..Plan::default()
         }
     }

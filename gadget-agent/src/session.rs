@@ -21,6 +21,7 @@ use crate::instance::{About, Membership};
 use crate::member::Wish;
 use crate::outbox::Outbox;
 use crate::request::Request;
+use crate::runtime::signatures;
 use crate::server;
 use crate::status::status;
 
@@ -165,7 +166,10 @@ fn join(
     };
     let schema = request.gadget.schema().map_err(|error| AgentError::internal("read the gadget's schema", error))?;
     let wish = Wish { selector: request.selector.clone(), began, past, resumed, outbox: Arc::clone(outbox) };
-    let greet = |about: &About, session| vec![own_hello(agent, Some((about, session))), Frame::Schema(schema)];
+    let greet = |about: &About, session| {
+        let calls = signatures::frames(&schema);
+        [vec![own_hello(agent, Some((about, session))), Frame::Schema(schema)], calls].concat()
+    };
     let membership = agent.instances.join(request.gadget, request.key.clone(), wish, greet)?;
     Ok((membership, request))
 }

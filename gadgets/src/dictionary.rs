@@ -16,6 +16,30 @@ pub struct Dictionary {
     /// Stacks of the kernel that records have the numbers of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stacks: Vec<StackEntry>,
+    /// What system calls are given, by the kernel's own account.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub syscalls: Vec<SyscallEntry>,
+}
+
+/// A system call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyscallEntry {
+    /// Its number, as programs of 64 bits have it on that node.
+    pub number: u32,
+    /// What it is called.
+    pub name: String,
+    /// Its arguments, in their order.
+    pub args: Vec<ArgEntry>,
+}
+
+/// An argument of a system call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArgEntry {
+    /// The kernel's name for it.
+    pub name: String,
+    /// Its type in C.
+    #[serde(rename = "type")]
+    pub kind: String,
 }
 
 /// A stack of the kernel.

@@ -52,7 +52,9 @@ pub fn cell(value: &Value<'_>, field: &Field, out: &mut String) {
             }
             out.write_str(if list.cut { ELLIPSIS } else { "" })
         }
-        Value::Registers(numbers) => out.write_str(&numbers.map(|number| format!("{number:#x}")).join(" ")),
+        Value::Arguments(arguments) => {
+            out.write_str(&arguments.registers.map(|number| format!("{number:#x}")).join(" "))
+        }
         Value::Opaque(bytes) => bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}")),
     };
 }
@@ -96,7 +98,9 @@ pub fn json(value: &Value<'_>, field: &Field, out: &mut Vec<u8>) {
             truncated(list.cut, field, out);
         }
         // Not as numbers: readers of JSON may keep 53 bits of them.
-        Value::Registers(numbers) => member(name, "", &numbers.map(|number| format!("{number:#x}")), out),
+        Value::Arguments(arguments) => {
+            member(name, "", &arguments.registers.map(|number| format!("{number:#x}")), out);
+        }
         Value::Opaque(bytes) => member(name, "_base64", &BASE64_STANDARD.encode(bytes), out),
     }
 }

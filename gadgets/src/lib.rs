@@ -7,9 +7,12 @@
 //! - [`wire`]: the frames of a session; [`decoder`] reads them
 //! - [`interval`]: when sampled gadgets show what has come
 //! - [`diagnosis`]: what an agent finds when it looks at its host
+//! - [`capture`] and [`call`]: what system calls are given: what is copied of it, and how it is written
 //! - [`record`], [`names`] and [`format`](mod@format): from raw records to what a person or a program reads
 
 pub mod btf;
+pub mod call;
+pub mod capture;
 pub mod catalogue;
 pub mod decoder;
 pub mod diagnosis;
@@ -21,6 +24,7 @@ pub mod names;
 pub mod record;
 pub mod schema;
 pub mod shares;
+mod socket_address;
 pub mod spec;
 pub mod tasks;
 pub mod wire;

@@ -120,8 +120,8 @@ pub enum Value<'a> {
     List(List<'a>),
     /// The names on the way to a file, innermost first. `cut` if the outermost are missing.
     Path(List<'a>),
-    /// Numbers of any meaning.
-    Registers([u64; 6]),
+    /// What a system call was given.
+    Arguments(Arguments<'a>),
     /// An address, IPv4 not written as IPv6, and a port.
     Endpoint(IpAddr, u16),
     /// Anything else.
@@ -151,6 +151,56 @@ impl<'a> List<'a> {
             parts.next();
         }
         parts
+    }
+}
+
+/// What a system call was given: `struct gadget_call_arguments`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arguments<'a> {
+    /// As the kernel got them; how many of these count depends on the call.
+    pub registers: [u64; 6],
+    /// The call's number as programs of 64 bits have it where it was made; negative if the registers mean nothing else.
+    pub number: i32,
+    /// Pieces, each of which is whole.
+    captured: &'a [u8],
+}
+
+/// Something that an argument points to: `struct capture_piece`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece<'a> {
+    /// Which argument.
+    pub argument: u8,
+    /// What it is: see [`crate::capture`].
+    pub kind: u8,
+    /// As they were when the call returned.
+    pub bytes: &'a [u8],
+    /// There was more.
+    pub cut: bool,
+}
+
+impl<'a> Arguments<'a> {
+    /// What was copied.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'a>> {
+        Pieces(self.captured).map_while(|piece| piece)
+    }
+}
+
+/// Pieces back to back; `None` for what is none.
+struct Pieces<'a>(&'a [u8]);
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = Option<Piece<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = std::mem::take(&mut self.0);
+        if bytes.is_empty() {
+            return None;
+        }
+        let Some((&[argument, kind, low, high], rest)) = bytes.split_first_chunk::<4>() else { return Some(None) };
+        let length = u16::from_le_bytes([low, high]);
+        let Some((bytes, rest)) = rest.split_at_checked(usize::from(length & !TAIL_CUT)) else { return Some(None) };
+        self.0 = rest;
+        Some(Some(Piece { argument, kind, bytes, cut: length & TAIL_CUT != 0 }))
     }
 }
 
@@ -184,7 +234,7 @@ impl<'a> Record<'a> {
             }
             Kind::Signed | Kind::Errno => Value::Signed(signed(bytes).ok_or_else(outside)?),
             Kind::Bool => Value::Bool(unsigned(bytes).ok_or_else(outside)? != 0),
-            Kind::Arguments => registers(bytes).ok_or_else(outside)?,
+            Kind::Arguments => Value::Arguments(self.arguments(bytes).ok_or_else(outside)?),
             Kind::Endpoint | Kind::Peer | Kind::PolicyPeer => endpoint(bytes).ok_or_else(outside)?,
             Kind::Unsigned
             | Kind::Pid
@@ -204,6 +254,22 @@ impl<'a> Record<'a> {
         })
     }
 
+    /// What `struct gadget_call_arguments` holds and points to.
+    fn arguments(&self, bytes: &[u8]) -> Option<Arguments<'a>> {
+        let (values, rest) = bytes.split_first_chunk::<48>()?;
+        let (number, tail) = rest.split_first_chunk::<4>()?;
+        let mut registers = [0; 6];
+        for (register, bytes) in registers.iter_mut().zip(values.chunks(8)) {
+            *register = unsigned(bytes)?;
+        }
+        let (captured, _) = self.tail(tail)?;
+        Pieces(captured).all(|piece| piece.is_some()).then_some(Arguments {
+            registers,
+            number: i32::from_le_bytes(*number),
+            captured,
+        })
+    }
+
     /// What `struct gadget_tail` points to.
     fn tail(&self, bytes: &[u8]) -> Option<(&'a [u8], bool)> {
         let &[a, b, c, d] = bytes.first_chunk::<4>()?;
@@ -217,14 +283,6 @@ impl<'a> Record<'a> {
 fn endpoint(bytes: &[u8]) -> Option<Value<'_>> {
     let (address, port) = bytes.split_first_chunk::<16>()?;
     Some(Value::Endpoint(Ipv6Addr::from(*address).to_canonical(), u16::from_le_bytes(port.try_into().ok()?)))
-}
-
-fn registers(bytes: &[u8]) -> Option<Value<'_>> {
-    let mut numbers = [0; 6];
-    for (number, bytes) in numbers.iter_mut().zip(bytes.chunks(8)) {
-        *number = unsigned(bytes)?;
-    }
-    (bytes.len() == size_of_val(&numbers)).then_some(Value::Registers(numbers))
 }
 
 fn unsigned(bytes: &[u8]) -> Option<u64> {
@@ -281,6 +339,34 @@ mod tests {
         assert!(record.value(&field(Kind::Pid, 8)).is_err());
     }
 
+    /// A call with what was copied, and what the record says of it.
+    fn call(captured: &[u8], length: u16) -> Vec<u8> {
+        let mut payload: Vec<u8> = (1..=6u64).flat_map(u64::to_le_bytes).collect();
+        payload.extend(257i32.to_le_bytes());
+        payload.extend([HEADER_SIZE as u16 + 56, length].map(u16::to_le_bytes).concat());
+        record(&[&payload, captured].concat())
+    }
+
+    #[test]
+    fn arguments_come_with_what_they_point_to() {
+        let captured = [1, 1, 4, 0x80, b'/', b'e', b't', b'c', 2, 3, 0, 0];
+        let bytes = call(&captured, 12);
+        let record = records(&bytes).next().expect("one").expect("a record");
+        let Ok(Value::Arguments(arguments)) = record.value(&field(Kind::Arguments, 56)) else { panic!("no arguments") };
+        assert_eq!((arguments.registers, arguments.number), ([1, 2, 3, 4, 5, 6], 257));
+        let pieces = [
+            Piece { argument: 1, kind: 1, bytes: b"/etc", cut: true },
+            Piece { argument: 2, kind: 3, bytes: b"", cut: false },
+        ];
+        assert_eq!(arguments.pieces().collect::<Vec<_>>(), pieces);
+        // One that is not whole, and more than the record has.
+        for length in [7, 10, 13] {
+            let bytes = call(&captured, length);
+            let record = records(&bytes).next().expect("one").expect("a record");
+            assert!(record.value(&field(Kind::Arguments, 56)).is_err(), "{length}");
+        }
+    }
+
     fn any_kind() -> impl Strategy<Value = Kind> {
         proptest::sample::select(Kind::ALL.to_vec())
     }
@@ -299,16 +385,28 @@ mod tests {
                 let length = batch.len() as u32;
                 batch[0..4].copy_from_slice(&length.to_le_bytes());
             }
-            let (offset, size) = if small { (offset % 300, size % 16) } else { (offset, size) };
+            let (offset, size) = if small { (offset % 300, size % 64) } else { (offset, size) };
             let field = Field { name: "f".into(), offset, size, kind, values: Vec::new(), doc: std::string::String::new() };
             let mut total = 0;
             for record in records(&batch).map_while(Result::ok) {
                 total += record.bytes.len();
-                if let Ok(Value::List(list)) = record.value(&field) {
-                    let _ = list.iter().count();
+                match record.value(&field) {
+                    Ok(Value::List(list)) => _ = list.iter().count(),
+                    Ok(Value::Arguments(arguments)) => prop_assert!(arguments.pieces().count() <= batch.len()),
+                    _ => {}
                 }
             }
             prop_assert!(total <= batch.len());
+        }
+
+        #[test]
+        fn any_pieces_are_decoded_or_refused(captured in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let bytes = call(&captured, captured.len() as u16);
+            let record = records(&bytes).next().expect("one").expect("a record");
+            if let Ok(Value::Arguments(arguments)) = record.value(&field(Kind::Arguments, 56)) {
+                let read: usize = arguments.pieces().map(|piece| 4 + piece.bytes.len()).sum();
+                prop_assert_eq!(read, captured.len());
+            }
         }
 
         #[test]

@@ -26,8 +26,8 @@ const MAX_VALUES: usize = 256;
 const MAX_NAME: usize = 255;
 /// Bytes of `struct gadget_endpoint`: 16 of the address (IPv4 as IPv6 has it), 2 of the port.
 pub(crate) const ENDPOINT_SIZE: u32 = 18;
-/// Bytes of `struct gadget_registers`.
-pub(crate) const ARGUMENTS_SIZE: u32 = 48;
+/// Bytes of `struct gadget_call_arguments`.
+pub(crate) const ARGUMENTS_SIZE: u32 = 56;
 /// What the client says of every event itself. A field of such a name could make it another's.
 const RESERVED: [&str; 11] =
     ["type", "node", "namespace", "pod", "container", "owner", "labels", "time", "cgroup", "setup", "recorded_owner"];
@@ -128,7 +128,7 @@ pub enum Kind {
     SyscallAarch64,
     /// The same of a program of 32 bits.
     SyscallArm,
-    /// What a system call is given: six registers.
+    /// What a system call is given: six registers, and what they point to.
     Arguments,
     /// An address of IP and a port.
     Endpoint,

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use crate::dictionary::{CgroupEntry, Dictionary, StackEntry};
+pub use crate::dictionary::{ArgEntry, CgroupEntry, Dictionary, StackEntry, SyscallEntry};
 use crate::schema::Schema;
 use crate::spec::{RunSpec, Selector};
 use crate::tasks::TaskFilter;
@@ -546,6 +546,8 @@ mod tests {
         let run = RunSpec { gadget: "execsnoop".into(), ..RunSpec::default() };
         let entry = CgroupEntry { cgroup: 7, path: "/a".into(), pod: Some("web".into()), ..CgroupEntry::default() };
         let stack = StackEntry { number: 8, frames: vec!["cap_capable+0x1".into()] };
+        let arg = ArgEntry { name: "fd".into(), kind: "unsigned int".into() };
+        let syscall = SyscallEntry { number: 3, name: "close".into(), args: vec![arg] };
         let loss = Loss {
             stage: Stage::KernelRing,
             reason: "ring full".into(),
@@ -558,7 +560,12 @@ mod tests {
         vec![
             Frame::Hello(Box::new(Hello { version: VERSION, run: Some(run), ..Hello::default() })),
             Frame::Schema(schema),
-            Frame::Dictionary(Dictionary { cgroups: vec![entry], gone: vec![6], stacks: vec![stack] }),
+            Frame::Dictionary(Dictionary {
+                cgroups: vec![entry],
+                gone: vec![6],
+                stacks: vec![stack],
+                syscalls: vec![syscall],
+            }),
             Frame::Batch(vec![0, 1, 2, 255]),
             Frame::Loss(loss),
             Frame::Gap(Gap { from_ns: 1, to_ns: 2, reason: "why".into() }),

@@ -11,6 +11,7 @@ use super::features;
 use super::load::{self, Plan, load};
 use super::refusal::Refusal;
 use super::sample::{self, Role};
+use super::signatures;
 use crate::error::AgentError;
 use crate::host;
 
@@ -216,6 +217,9 @@ fn finish(gadget: &Gadget, choices: &[Choice], plan: &Plan<'_>, object: Object, 
         if let (None, Some(without)) = (choice.variant(), choice.hook.without) {
             degraded.push(format!("{}: {without}: {}", gadget.name, choice.why()));
         }
+    }
+    if signatures::are_wanted(&object) && signatures::are_missing() {
+        degraded.push(format!("{}: {}", gadget.name, signatures::WITHOUT));
     }
     let kernel_bytes = load::kernel_memory(&object, plan);
     let Programs { events, samplers } = programs;

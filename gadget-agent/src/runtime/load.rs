@@ -23,6 +23,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) entries: BTreeMap<&'a str, u32>,
     /// Keys of maps that are sets (their values are one byte), by name. They have room for these.
     pub(crate) sets: BTreeMap<&'a str, Vec<Vec<u8>>>,
+    /// What is in maps, by name: keys and values. It is asked for if the object has such a map.
+    pub(crate) contents: BTreeMap<&'a str, fn() -> Vec<(Vec<u8>, Vec<u8>)>>,
     /// Maps of another object to use in place of its own, by name. The same holds.
     pub(crate) shared: BTreeMap<&'a str, &'a MapHandle>,
     /// The programs to load; all if `None`.
@@ -81,6 +83,14 @@ pub(crate) fn load(plan: &Plan<'_>) -> Result<Object, Refusal> {
         let set = map(&object, name)?;
         for key in keys {
             set.update(key, &[1], MapFlags::ANY).map_err(|error| Refusal::new(format!("fill map {name}"), &error))?;
+        }
+    }
+    for (name, contents) in &plan.contents {
+        // Those that the object does not have are passed over, as above.
+        let Ok(map) = map(&object, name) else { continue };
+        for (key, value) in contents() {
+            let filled = map.update(&key, &value, MapFlags::ANY);
+            filled.map_err(|error| Refusal::new(format!("fill map {name}"), &error))?;
         }
     }
     Ok(object)

@@ -14,4 +14,5 @@ pub(crate) mod refusal;
 pub(crate) mod replay;
 pub(crate) mod ring;
 pub(crate) mod sample;
+pub(crate) mod signatures;
 pub(crate) mod stacks;

@@ -4,6 +4,9 @@
 const ACCESS: u64 = 0b11;
 static ACCESSES: [&str; 4] = ["O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE"];
 
+/// A file is made that has no name.
+pub(crate) const TEMPORARY: u64 = 0o20_000_000;
+
 /// Those of several bits come before those that are part of them.
 static FLAGS: [(&str, u64); 19] = [
     ("O_SYNC", 0o4_010_000),

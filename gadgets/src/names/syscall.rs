@@ -22,6 +22,31 @@ names! {
     on_arm arm
 }
 
+/// The kernel's functions whose names are not the calls' (`SYSCALL_DEFINE` and the tables of calls differ).
+static FUNCTIONS: [(&str, &str); 8] = [
+    ("newstat", "stat"),
+    ("newlstat", "lstat"),
+    ("newfstat", "fstat"),
+    ("newuname", "uname"),
+    ("sendfile64", "sendfile"),
+    ("umount", "umount2"),
+    ("fadvise64_64", "fadvise64"),
+    ("arm64_personality", "personality"),
+];
+
+/// Number and name of the call that a function of the kernel makes for programs of 64 bits, as this is compiled for; `None`
+/// if it makes none.
+pub fn of_function(function: &str) -> Option<(u32, &'static str)> {
+    let call = FUNCTIONS.iter().find(|(known, _)| *known == function).map_or(function, |(_, call)| call);
+    let number: Native = call.parse().or_else(|_| function.parse()).ok()?;
+    Some((number.id().try_into().ok()?, number.name()))
+}
+
+#[cfg(target_arch = "aarch64")]
+type Native = aarch64::Sysno;
+#[cfg(not(target_arch = "aarch64"))]
+type Native = x86_64::Sysno;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +57,17 @@ mod tests {
         assert_eq!((on_x86(3), on_x86(11), on_x86(102)), (Some("read"), Some("execve"), Some("socketcall")));
         assert_eq!((on_aarch64(63), on_aarch64(221)), (Some("read"), Some("execve")));
         assert_eq!((on_arm(3), on_arm(11)), (Some("read"), Some("execve")));
+    }
+
+    #[test]
+    fn functions_make_calls() {
+        let name = |function| of_function(function).map(|(_, name)| name);
+        assert_eq!(
+            (name("openat"), name("newuname"), name("umount")),
+            (Some("openat"), Some("uname"), Some("umount2"))
+        );
+        assert_eq!(name("old_readdir"), None);
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!((of_function("newstat"), of_function("newfstatat")), (Some((4, "stat")), Some((262, "newfstatat"))));
     }
 }

@@ -48,6 +48,10 @@ pub(super) fn add_cell(
                 }),
                 None => line.push_str(NOTHING),
             },
+            Some((Value::Arguments(given), field)) => match context.signature(given.number) {
+                Some(signature) => signature.cell(&given, line),
+                None => format::cell(&Value::Arguments(given), field, line),
+            },
             Some((value, field)) => match named(context, &value, field) {
                 Some((identity, _, port)) => text(Some(&format!("{}:{port}", identity.peer))),
                 None => format::cell(&value, field, line),
@@ -86,6 +90,9 @@ pub(super) fn add_value(context: &Context, value: &Value<'_>, field: &Field, out
         }
         (None, Value::Unsigned(number)) if field.kind == Kind::KernelStack => {
             format::member(&field.name, "", &context.stack(*number), out);
+        }
+        (None, Value::Arguments(given)) if let Some(signature) = context.signature(given.number) => {
+            format::member(&field.name, "", &signature.json(given), out);
         }
         (None, _) => format::json(value, field, out),
     }

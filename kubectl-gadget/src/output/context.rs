@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use gadgets::call::Signature;
+use gadgets::capture::CALLS;
 use gadgets::record::Record;
 use gadgets::schema::{Schema, Stream};
 use gadgets::wire::{CgroupEntry, Clock, Dictionary, Heartbeat, Hello, Loss, Node, Stage};
@@ -21,6 +23,8 @@ pub(super) struct Context {
     pub(super) schema: Option<Schema>,
     cgroups: HashMap<u64, Owner>,
     stacks: HashMap<u64, Vec<String>>,
+    /// By their numbers.
+    signatures: HashMap<u32, Signature>,
     nobody: Owner,
     peers: Option<Peers>,
 }
@@ -49,6 +53,7 @@ impl Context {
             schema: None,
             cgroups: HashMap::new(),
             stacks: HashMap::new(),
+            signatures: HashMap::new(),
             nobody: Owner::default(),
             peers,
         }
@@ -66,6 +71,7 @@ impl Context {
         }
         self.cgroups.clear();
         self.stacks.clear();
+        self.signatures.clear();
         self.nobody = Owner::default();
     }
 
@@ -82,6 +88,8 @@ impl Context {
         dictionary.gone.iter().for_each(|id| _ = self.cgroups.remove(id));
         self.cgroups.extend(dictionary.cgroups.into_iter().map(|entry| (entry.cgroup, entry.into())));
         self.stacks.extend(dictionary.stacks.into_iter().map(|stack| (stack.number, stack.frames)));
+        let signatures = dictionary.syscalls.into_iter().filter(|call| call.number < CALLS).filter_map(Signature::new);
+        self.signatures.extend(signatures.map(|signature| (signature.number(), signature)));
     }
 
     /// A loss that is noticed on this side, since the last sign of life.
@@ -104,6 +112,11 @@ impl Context {
     /// The frames of a stack, innermost first, if it is known.
     pub(super) fn stack(&self, number: u64) -> Option<&[String]> {
         self.stacks.get(&number).map(Vec::as_slice).filter(|frames| !frames.is_empty())
+    }
+
+    /// What a system call is given, if that is known.
+    pub(super) fn signature(&self, number: i32) -> Option<&Signature> {
+        self.signatures.get(&u32::try_from(number).ok()?)
     }
 
     /// Who a cgroup belongs to.
