@@ -101,7 +101,7 @@ static __always_inline __u64 capture_source(const struct capture *what, const __
 		return address;
 	case CAPTURE_BYTES_OUT:
 		*length = ret;
-		return ret > 0 ? address : 0;
+		return ret >= 0 ? address : 0;
 	case CAPTURE_ADDRESS_IN:
 		*length = (__u32)other;
 		return address;

@@ -18,5 +18,6 @@ mod recordings;
 
 mod sharing;
 mod sockets;
+mod strace;
 mod tasks;
 mod witnesses;

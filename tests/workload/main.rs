@@ -26,7 +26,8 @@
 //! - `workload offer FILE SOCKET`: listens at a port that it writes to FILE, and hands that to who connects to SOCKET
 //! - `workload take-over COUNT SOCKET`: takes COUNT connections at the port that it is handed there
 //! - `workload failing-connects COUNT`: COUNT connections to a port at which nobody listens
-//! - `workload calls COUNT LOG`: in two children, one after the other, system calls that fail, each COUNT times with another number
+//! - `workload calls COUNT LOG`: in two children, one after the other, system calls that fail, each COUNT times with another number;
+//!   then some whose arguments point to something
 //! - `workload flow-answers V4 V6 FILE DONE`: takes what comes to ports of these addresses, which it writes to FILE, and answers,
 //!   until DONE is there
 //! - `workload flow-calls COUNT FILE DEAF V4 V6 LOG`: talks to these in every way there is, COUNT in all, and to nobody

@@ -1,10 +1,12 @@
 //! System calls that no program makes by chance.
 
+use std::ffi::{CStr, CString};
+
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::{ForkResult, execve, fork};
 
-use super::{append, line, log};
+use super::{append, c, in_child, line, log, refs};
 
 /// More than there are processes.
 const NOBODY: libc::c_long = 1 << 30;
@@ -52,6 +54,35 @@ pub(super) fn calls(count: usize, log_path: &str) {
             ForkResult::Parent { child } => assert!(matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0)))),
         }
     }
+    calls_with_content();
+}
+
+/// Calls whose arguments point to something. `tests/support/scenarios/traceloop.rs` knows them.
+fn calls_with_content() {
+    let file = CString::new("/tmp/with \"content\"\n").unwrap();
+    let text = "\x1b[31m0123456789".repeat(5);
+    let mut back = [0u8; 8];
+    // SAFETY: each is given memory that is there, and its size.
+    unsafe {
+        let fd = libc::openat(libc::AT_FDCWD, file.as_ptr(), libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC, 0o640);
+        assert!(fd >= 0);
+        assert_eq!(libc::write(fd, text.as_ptr().cast(), text.len()), text.len() as isize);
+        assert_eq!(libc::pread(fd, back.as_mut_ptr().cast(), 8, 4), 8);
+        assert_eq!(libc::close(fd), 0);
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        let address = libc::sockaddr_in {
+            sin_family: libc::AF_INET as u16,
+            sin_port: 4711u16.to_be(),
+            sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes([10, 0, 0, 7]) },
+            sin_zero: [0; 8],
+        };
+        // Nobody here has this address.
+        assert_eq!(libc::bind(socket, (&raw const address).cast(), size_of_val(&address) as u32), -1);
+        assert_eq!(libc::close(socket), 0);
+    }
+    // It knows no such command, and ends.
+    let argv = ["workload", "no \"such\" command", ""].map(|arg| c(arg.as_bytes()));
+    in_child(|| execve(&c(b"/proc/self/exe"), &refs(&argv), &[] as &[&CStr]).unwrap_err());
 }
 
 fn failing_calls(first: libc::c_long, count: usize, log_path: &str) {
@@ -62,7 +93,7 @@ fn failing_calls(first: libc::c_long, count: usize, log_path: &str) {
             // SAFETY: takes a number, of a process or descriptor that is not there.
             let result = unsafe { libc::syscall(call, number) };
             assert_eq!(result, -1);
-            let words = [pid.to_string(), name.to_owned(), format!("{number:#x}")];
+            let words = [pid.to_string(), name.to_owned(), number.to_string()];
             lines.push_str(&line(-Errno::last_raw(), &words.map(String::into_bytes)));
         }
     }

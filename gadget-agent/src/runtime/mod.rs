@@ -1,4 +1,5 @@
-//! BPF objects: [`load`], [`attach`], read their [`ring`] or [`recorder`] (whose [`page`]s a [`replay`] gives out), [`sample`] them, name their [`stacks`]. Generic over gadgets.
+//! BPF objects: [`load`], [`attach`], read their [`ring`] or [`recorder`] (whose [`page`]s a [`replay`] gives out), [`sample`] them, name
+//! their [`stacks`], and describe system calls by their [`signatures`]. Generic over gadgets.
 //!
 //! [`features`] says what this kernel can do, [`refusal`] why it did not do something.
 

@@ -9,7 +9,8 @@ pub(super) static TRACELOOP: Gadget = Gadget {
     description: "Records every system call of the chosen containers, each where it returns, and shows at Ctrl-C those that are kept: the \
                   last ones, also of containers that have ended. --buffer is the memory for that on each node, which its \
                   containers share; older calls are written over, and counted. What has not returned by then is not shown. ARGS \
-                  are the six registers: how many of them count depends on the call.",
+                  are decoded by the kernel's own description of its calls, with the texts, buffers and addresses that they \
+                  pointed to when the call returned.",
     object: || bpf::object("traceloop").unwrap_or_default(),
     parameters: &[],
     columns: &["tid", "comm", "syscall", "ret", "args"],

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Attempt, Containers, Scenario, provide_workload};
 use crate::Seen;
@@ -49,9 +49,42 @@ pub fn calls_of_log(log: &Path) -> Calls {
 pub fn calls_of(events: &[&Value]) -> Calls {
     let is_its = |event: &&&Value| event["syscall"] == "getpgid" || event["syscall"] == "dup";
     numbered(events.iter().filter(is_its).map(|event| {
-        let [name, arg] = [&event["syscall"], &event["args"][0]].map(|value| value.as_str().unwrap().to_owned());
-        (event["tid"].as_u64().unwrap(), name, arg, event["ret"].as_i64().unwrap())
+        let args = event["args"].as_object().unwrap_or_else(|| panic!("without a signature: {event}"));
+        let arg = args.values().next().unwrap();
+        let name = event["syscall"].as_str().unwrap().to_owned();
+        (event["tid"].as_u64().unwrap(), name, arg.to_string(), event["ret"].as_i64().unwrap())
     }))
+}
+
+/// What the workload's calls were given that point to something.
+fn assert_content(events: &[&Value]) {
+    let of = |call: &str, arg: &str, value: &Value| {
+        let is_it = |event: &&&Value| event["syscall"] == call && event["args"][arg] == *value;
+        let found: Vec<_> = events.iter().filter(is_it).collect();
+        assert_eq!(found.len(), 1, "{call} with {arg} {value}: {found:#?}");
+        found[0]
+    };
+    let file = of("openat", "filename", &"/tmp/with \"content\"\n".into());
+    let fd = &file["ret"];
+    assert_eq!(
+        file["args"],
+        json!({
+            "dfd": "AT_FDCWD",
+            "filename": "/tmp/with \"content\"\n",
+            "flags": "O_RDWR|O_CREAT|O_CLOEXEC",
+            "mode": "0640",
+        })
+    );
+    let text = "\x1b[31m0123456789".repeat(5);
+    assert_eq!(
+        of("write", "count", &75.into())["args"],
+        json!({"fd": fd, "buf": text[..64], "buf_truncated": true, "count": 75})
+    );
+    assert_eq!(of("pread64", "pos", &4.into())["args"], json!({"fd": fd, "buf": text[4..12], "count": 8, "pos": 4}));
+    let bound = of("bind", "umyaddr", &"{AF_INET, 10.0.0.7:4711}".into());
+    assert_eq!((&bound["args"]["addrlen"], &bound["ret_name"]), (&16.into(), &"EADDRNOTAVAIL".into()));
+    let argv = json!(["workload", "no \"such\" command", ""]);
+    assert_eq!(of("execve", "argv", &argv)["args"], json!({"filename": "/proc/self/exe", "argv": argv}));
 }
 
 fn exact(containers: &mut dyn Containers, options: &[&str], size: usize) -> Seen {
@@ -70,5 +103,6 @@ fn exact(containers: &mut dyn Containers, options: &[&str], size: usize) -> Seen
     assert!(events.iter().all(|event| event["pod"] == "web" && event["container"] == "app"));
     assert_eq!((&events[0]["syscall"], &events[0]["ret"]), (&"execve".into(), &0.into()));
     assert_eq!(calls_of(&events), calls_of_log(&log));
+    assert_content(&events);
     seen
 }

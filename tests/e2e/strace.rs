@@ -1,0 +1,169 @@
+//! traceloop beside strace: both see one run of a real program, call by call, with results and paths.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tests::{Client, Folder, loads_programs};
+
+use super::cgroups::Cgroups;
+
+/// What it makes is much the same as anybody's program does.
+const SCRIPT: &str = "
+set -e
+cd \"$1\"
+git init --quiet project
+cd project
+mkdir -p one/two
+echo text >one/two/file
+ln -s file one/two/link
+mv one/two/file one/two/moved
+git add .
+git -c user.name=a -c user.email=a@b -c gc.auto=0 commit --quiet -m message
+git status --short
+cat one/two/link || true
+rm -r one
+";
+
+/// Arguments that are paths, by the kernel's names for them; strace has them as the texts of a call, in this order.
+const PATHS: [(&str, &[&str]); 16] = [
+    ("access", &["filename"]),
+    ("chdir", &["filename"]),
+    ("execve", &["filename"]),
+    ("faccessat2", &["filename"]),
+    ("link", &["oldname", "newname"]),
+    ("lstat", &["filename"]),
+    ("mkdir", &["pathname"]),
+    ("newfstatat", &["filename"]),
+    ("openat", &["filename"]),
+    ("readlink", &["path"]),
+    ("rename", &["oldname", "newname"]),
+    ("renameat2", &["oldname", "newname"]),
+    ("rmdir", &["pathname"]),
+    ("symlinkat", &["oldname", "newname"]),
+    ("unlink", &["pathname"]),
+    ("unlinkat", &["pathname"]),
+];
+
+/// A call: its name, result, and paths.
+type Call = (String, String, Vec<String>);
+
+fn paths_of(name: &str) -> &'static [&'static str] {
+    PATHS.iter().find(|(known, _)| *known == name).map_or(&[], |(_, paths)| paths)
+}
+
+/// Whether both tell of a call in the same way. Those left out:
+/// - `exit` and `exit_group` do not return, and so are not recorded;
+/// - `rt_sigreturn` has the registers, and for strace the result, of what the signal interrupted;
+/// - `restart_syscall` is what strace calls a call that the kernel goes on with after a stop;
+/// - `wait4` is interrupted by the child's own signal, or not, as it comes: strace shows each attempt, and its result as ERESTARTSYS.
+fn is_compared(name: &str) -> bool {
+    !matches!(name, "exit" | "exit_group" | "rt_sigreturn" | "restart_syscall" | "wait4")
+}
+
+/// By thread, in their order.
+type Calls = BTreeMap<u64, Vec<Call>>;
+
+/// What strace has written, with `-xx` for texts: `123 openat(AT_FDCWD, "\x2f…", O_RDONLY) = 3`, in two lines if others came between.
+fn traced(trace: &str) -> Calls {
+    let mut calls = Calls::new();
+    let mut begun: HashMap<u64, String> = HashMap::new();
+    for line in trace.lines() {
+        let (thread, line) = line.split_once(' ').unwrap();
+        let (thread, line) = (thread.parse().unwrap(), line.trim_start());
+        if let Some(first) = line.strip_suffix(" <unfinished ...>") {
+            begun.insert(thread, first.to_owned());
+            continue;
+        }
+        let whole = match line.strip_prefix("<... ") {
+            Some(rest) => begun.remove(&thread).unwrap() + rest.split_once(" resumed>").unwrap().1,
+            None => line.to_owned(),
+        };
+        // Else it is a signal, or an end.
+        if !whole.starts_with(|first: char| first.is_ascii_lowercase()) {
+            continue;
+        }
+        let (name, rest) = whole.split_once('(').unwrap();
+        let (args, result) = rest.rsplit_once(" = ").unwrap();
+        if is_compared(name) {
+            let count = paths_of(name).len();
+            let call = (name.to_owned(), result_of_strace(result), texts(args).take(count).collect());
+            calls.entry(thread).or_default().push(call);
+        }
+    }
+    calls
+}
+
+/// `-1 ENOENT (No such file or directory)`, `0x7f12`, `3`, with more behind it at times.
+fn result_of_strace(result: &str) -> String {
+    let result = result.strip_prefix("-1 ").unwrap_or(result).split(' ').next().unwrap();
+    let address = result.strip_prefix("0x").and_then(|hex| i64::from_str_radix(hex, 16).ok());
+    address.map_or(result.to_owned(), |address| address.to_string())
+}
+
+/// The texts in double quotes.
+fn texts(args: &str) -> impl Iterator<Item = String> {
+    let text = |hex: &str| {
+        let bytes = hex.split("\\x").skip(1).map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+        String::from_utf8(bytes).unwrap()
+    };
+    args.split('"').skip(1).step_by(2).map(text)
+}
+
+fn shown(events: &[&Value]) -> Calls {
+    let mut calls = Calls::new();
+    for event in events {
+        let name = event["syscall"].as_str().unwrap().to_owned();
+        if !is_compared(&name) {
+            continue;
+        }
+        let result = event["ret_name"].as_str().map_or_else(|| event["ret"].to_string(), str::to_owned);
+        let args = paths_of(&name).iter().map(|path| event["args"][path].as_str().unwrap_or_default().to_owned());
+        calls.entry(event["tid"].as_u64().unwrap()).or_default().push((name, result, args.collect()));
+    }
+    calls
+}
+
+#[test]
+fn calls_that_strace_sees() {
+    let _loads = loads_programs();
+    let folder = Folder::new("strace");
+    let cgroups = Cgroups::new("strace");
+    let client = Client::start(&["traceloop", "--cgroup", &cgroups.make("/run"), "--buffer", "64MiB"]);
+    let processes = cgroups.directory("/run").join("cgroup.procs");
+    let status = Command::new("/bin/sh")
+        .args(["-c", "echo $$ >\"$0\" && exec \"$@\"", processes.to_str().unwrap()])
+        .args(["/usr/bin/strace", "-f", "-xx", "-s", "4096", "-o", &folder.path("trace")])
+        .args(["/bin/sh", "-c", SCRIPT, "sh", &folder.path("")])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", folder.path(""))
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let seen = client.stop();
+    assert_eq!(seen.lost(), 0);
+
+    let traced = traced(&fs::read_to_string(folder.path("trace")).unwrap());
+    let mut shown = shown(&seen.events());
+    // The others are strace's own.
+    shown.retain(|thread, _| traced.contains_key(thread));
+    assert!(traced.len() > 5, "{} threads", traced.len());
+    let mut count = 0;
+    for (thread, traced) in &traced {
+        let shown = shown.get(thread).map(Vec::as_slice).unwrap_or_default();
+        // strace's child, until it becomes the program, is strace.
+        let first = if traced[0].0 == "execve" { shown.iter().position(|call| call == &traced[0]).unwrap() } else { 0 };
+        let shown = &shown[first..];
+        let differs = traced.iter().zip(shown).position(|(one, other)| one != other);
+        let around = |calls: &[Call], at: usize| calls[at.saturating_sub(2)..(at + 3).min(calls.len())].to_vec();
+        if let Some(at) = differs {
+            panic!("thread {thread}, call {at}: strace {:#?}, traceloop {:#?}", around(traced, at), around(shown, at));
+        }
+        assert_eq!(traced.len(), shown.len(), "thread {thread}");
+        count += traced.len();
+    }
+    assert!(count > 1000, "{count} calls");
+}
