@@ -36,6 +36,37 @@ struct compat_call {
 /* The same pages; GADGET_STREAM would make another ring. */
 struct compat_call gadget_stream_1 SEC(".gadget.streams") = {};
 
+/* One that never returns. */
+struct last_call {
+	struct gadget_header header;
+	gadget_pid pid;
+	gadget_pid tid;
+	char comm[TASK_COMM_LEN];
+	gadget_arguments args;
+	gadget_syscall syscall;
+	__u32 reserved;
+};
+
+struct last_call gadget_stream_2 SEC(".gadget.streams") = {};
+
+enum process_end {
+	exited = 0,
+	killed = 1,
+	out_of_memory = 2,
+};
+
+/* The end of a process. */
+struct process_ends {
+	struct gadget_header header;
+	gadget_pid pid;
+	gadget_pid tid;
+	char comm[TASK_COMM_LEN];
+	enum process_end end GADGET_DOC("how the process ended: it exited, with this status as ret; a signal has killed it, with this number as ret; so did the kernel, since there was no memory");
+	__s32 ret;
+};
+
+struct process_ends gadget_stream_3 SEC(".gadget.streams") = {};
+
 #define READ_ARGUMENTS(argument)                                                                                       \
 	do {                                                                                                           \
 		call->args.values[0] = argument(regs, 0);                                                              \
@@ -118,6 +149,91 @@ int BPF_PROG(call_exits, struct pt_regs *context, long ret)
 		record_captured(&header, regs, ret, shape);
 	else
 		record(&header, regs, ret);
+	return 0;
+}
+
+/* exit(2) and exit_group(2) do not return. */
+static __always_inline void record_last_call(struct gadget_header *header)
+{
+	struct pt_regs___kernel *regs = task_syscall_regs();
+	long number = syscall_number(regs);
+	struct recorder_slot slot;
+	struct last_call *call;
+
+	if (number != __NR_exit && number != __NR_exit_group)
+		return;
+	header->stream = 2;
+	header->size = sizeof(*call);
+	slot = recorder_reserve(&events, header, sizeof(*call));
+	call = (void *)slot.record;
+	if (!call)
+		return;
+	call->header = *header;
+	call->pid = bpf_get_current_pid_tgid() >> 32;
+	call->tid = bpf_get_current_pid_tgid();
+	bpf_get_current_comm(call->comm, sizeof(call->comm));
+	READ_ARGUMENTS(syscall_argument);
+	call->args.number = number;
+	call->args.captured.offset = sizeof(*call);
+	call->args.captured.length = 0;
+	call->syscall = number;
+	call->reserved = 0;
+	recorder_done(&slot, sizeof(*call), header->time);
+}
+
+static __always_inline void record_end(struct gadget_header *header, int status, bool is_out_of_memory)
+{
+	struct recorder_slot slot;
+	struct process_ends *end;
+
+	header->stream = 3;
+	header->size = sizeof(*end);
+	slot = recorder_reserve(&events, header, sizeof(*end));
+	end = (void *)slot.record;
+	if (!end)
+		return;
+	end->header = *header;
+	end->pid = bpf_get_current_pid_tgid() >> 32;
+	end->tid = bpf_get_current_pid_tgid();
+	bpf_get_current_comm(end->comm, sizeof(end->comm));
+	if (status & 0x7f) {
+		end->end = is_out_of_memory ? out_of_memory : killed;
+		end->ret = status & 0x7f;
+	} else {
+		end->end = exited;
+		end->ret = status >> 8 & 0xff;
+	}
+	recorder_done(&slot, sizeof(*end), header->time);
+}
+
+/* Whether a task is the first of its container: there it has the id 1. */
+static __always_inline bool is_init(const struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	int nr = 0;
+
+	bpf_probe_read_kernel(&nr, sizeof(nr), (void *)pid + bpf_core_field_offset(pid->numbers) + level * bpf_core_type_size(struct upid) +
+						       bpf_core_field_offset(struct upid, nr));
+	return level && nr == 1;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(task_exits, struct task_struct *task)
+{
+	struct gadget_header header;
+	int status = BPF_CORE_READ(task, exit_code);
+	bool is_out_of_memory;
+
+	if (!gadget_wanted(&header, 0) || header.flags & GADGET_SETUP)
+		return 0;
+	record_last_call(&header);
+	if (BPF_CORE_READ(task, signal, live.counter))
+		return 0;
+	is_out_of_memory = BPF_CORE_READ(task, signal, oom_mm);
+	record_end(&header, status, is_out_of_memory);
+	if (is_init(task))
+		recorder_tell_end(&events, &header, status, is_out_of_memory);
 	return 0;
 }
 

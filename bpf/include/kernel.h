@@ -119,11 +119,32 @@ struct seccomp {
 	int mode;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;	/* threads that have not begun to exit */
+	void *oom_mm; /* of who was chosen because there was no memory */
+};
+
+struct upid {
+	int nr;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1]; /* its ids, from the host's namespace to its own */
+};
+
 struct task_struct {
 	void *stack;
 	int pid;  /* the thread's id; what user space calls tid */
 	int tgid; /* the process's id; what user space calls pid */
+	int exit_code; /* as wait(2) has it */
 	struct task_struct *real_parent;
+	struct pid *thread_pid;
+	struct signal_struct *signal;
 	struct mm_struct *mm;
 	const struct cred *cred;
 	struct nsproxy *nsproxy;

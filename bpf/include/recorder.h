@@ -99,7 +99,7 @@ struct {
 	__type(value, __u32);
 } recorder_stopped SEC(".maps");
 
-/* In the ring there is no event, only this: a cgroup has taken a spare queue. */
+/* In the ring there are no events, only these: a cgroup has taken a spare queue, */
 #define RECORDER_NOTICE 0xffff
 
 struct recorder_notice {
@@ -107,6 +107,24 @@ struct recorder_notice {
 	__u32 queue;
 	__u32 reserved;
 };
+
+/* or what runs in it has ended. */
+#define RECORDER_END 0xfffe
+
+struct recorder_end {
+	struct gadget_header header;
+	__u32 status; /* as wait(2) has it */
+	__u32 out_of_memory;
+};
+
+static __always_inline void recorder_tell_end(void *ring, const struct gadget_header *header, __u32 status, bool out_of_memory)
+{
+	struct recorder_end end = { .header = *header, .status = status, .out_of_memory = out_of_memory };
+
+	end.header.stream = RECORDER_END;
+	end.header.size = sizeof(end);
+	bpf_ringbuf_output(ring, &end, sizeof(end), BPF_RB_FORCE_WAKEUP);
+}
 
 /* The queue of a cgroup that had none; NULL if there is no spare one. */
 static __noinline __u32 *recorder_new_owner(void *ring, const struct gadget_header *header)

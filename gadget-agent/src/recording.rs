@@ -35,9 +35,9 @@ impl Recording {
         Self { recorder, keeper: None, unkept: 0, gaps: Vec::new() }
     }
 
-    /// Takes note of a cgroup that has got a place.
-    pub(crate) fn welcome(&mut self, header: &Header, notice: &[u8], tracker: &Tracker) {
-        self.recorder.welcome(header, notice, tracker);
+    /// Takes note of what came in place of a record. Returns whether it is that.
+    pub(crate) fn take(&mut self, header: &Header, notice: &[u8], tracker: &Tracker) -> bool {
+        self.recorder.note(header, notice, tracker)
     }
 
     /// From now on it goes on without sessions; with `None` no longer.
@@ -85,7 +85,7 @@ impl Recording {
                         member.unread = Some(0);
                     }
                     self.gaps.iter().for_each(|gap| member.tell_gap(gap));
-                    member.tell_loss(Stage::KernelMap, UNKEPT, None, self.recorder.began_ns(), self.unkept);
+                    member.tell_loss(Stage::KernelMap, UNKEPT, None, self.recorder.began_ns, self.unkept);
                 }
                 None if member.unread.is_some() => {
                     self.recorder.stop();
@@ -141,7 +141,7 @@ impl Recording {
                 for (id, count) in replay.take_lost() {
                     let cgroup = find(id);
                     if is_wanted(member, cgroup.as_deref()) {
-                        let began_ns = self.recorder.began_ns();
+                        let began_ns = self.recorder.began_ns;
                         member.tell_loss(Stage::Recorder, OVERWRITTEN, cgroup.as_deref(), began_ns, count);
                     }
                 }
@@ -152,7 +152,7 @@ impl Recording {
 
     /// Up to when a member has got everything.
     pub(crate) fn complete_to(&self, member: &Member) -> u64 {
-        member.replay.as_ref().map_or(self.recorder.began_ns(), |replay| replay.given_to_ns())
+        member.replay.as_ref().map_or(self.recorder.began_ns, |replay| replay.given_to_ns())
     }
 
     /// What there is, as far as the recorder knows: the rest is for whoever keeps the list.
@@ -171,10 +171,11 @@ impl Recording {
             first_wall_ns: recorded.between_ns.map(|(first_ns, _)| clock.wall(first_ns)),
             last_wall_ns: recorded.between_ns.map(|(_, last_ns)| clock.wall(last_ns)),
             is_gone: recorded.is_gone,
+            end: recorded.end,
         });
-        let forgotten = self.recorder.forgotten();
+        let forgotten = self.recorder.forgotten;
         wire::Recording {
-            began_wall_ns: clock.wall(self.recorder.began_ns()),
+            began_wall_ns: clock.wall(self.recorder.began_ns),
             containers: recorded.collect(),
             forgotten_containers: forgotten.cgroups,
             forgotten: forgotten.records,

@@ -20,7 +20,7 @@ use crate::pods::slots;
 use crate::pods::tracker::Tracker;
 use crate::recording::Recording;
 use crate::runtime::attach::Attached;
-use crate::runtime::recorder::{NOTICE, Recorder};
+use crate::runtime::recorder::Recorder;
 use crate::runtime::ring::{Alarm, Ring};
 use crate::runtime::sample::Sampler;
 use crate::runtime::stacks::Stacks;
@@ -325,8 +325,7 @@ impl Worker {
         while let Ok(header) = Header::read(rest) {
             let (record, tail) = rest.split_at(header.size as usize);
             rest = tail;
-            if let Some(recording) = self.recording.as_mut().filter(|_| header.stream == NOTICE) {
-                recording.welcome(&header, record, &self.tracker);
+            if self.recording.as_mut().is_some_and(|recording| recording.take(&header, record, &self.tracker)) {
                 continue;
             }
             if self.stream_sizes.get(&header.stream).is_none_or(|size| header.size < *size) {

@@ -282,6 +282,36 @@ pub struct Recorded {
     pub last_wall_ns: Option<u64>,
     /// The container does not exist any more.
     pub is_gone: bool,
+    /// How its first process ended, if that was seen.
+    pub end: Option<ProcessEnd>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessEnd {
+    /// By itself, with this status.
+    Exited(u8),
+    /// A signal of this number has killed it.
+    Killed(u8),
+    /// The kernel has killed it, since there was no memory for it.
+    OutOfMemory,
+}
+
+impl ProcessEnd {
+    /// By its status as wait(2) has it, and whether the kernel had chosen it since there was no memory.
+    pub fn of(status: u32, out_of_memory: bool) -> Self {
+        match status as u8 & 0x7f {
+            0 => Self::Exited((status >> 8) as u8),
+            _ if out_of_memory => Self::OutOfMemory,
+            signal => Self::Killed(signal),
+        }
+    }
+
+    /// Whether it went as it should.
+    pub fn is_success(self) -> bool {
+        self == Self::Exited(0)
+    }
 }
 
 /// Where records can be lost. The names are part of the interface.

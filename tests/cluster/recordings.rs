@@ -1,10 +1,10 @@
 //! What was recorded of pods can be had when they are gone, from all nodes.
 
 use nix::sys::signal::{Signal, kill};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::cluster::{
     NODES, Namespace, agent_process, agents, agents_alone, deploy, deployment, exists, gadget, gadget_command, get,
-    kubectl,
+    kubectl, pod,
 };
 use tests::{Client, Seen, wait_for};
 
@@ -101,4 +101,26 @@ fn what_a_killed_agent_had_is_told_as_lost() {
         matches!(&gaps[..], [gap] if gap["node"] == "node-a" && gap["reason"].as_str().unwrap().contains("is lost")),
         "{gaps:?}"
     );
+}
+
+#[test]
+fn who_is_killed_for_want_of_memory_is_told() {
+    let _agents = agents();
+    let namespace = Namespace::new("starved");
+    let recording = Recording::start(&namespace);
+    let mut hungry = pod("hungry", NODES[0], &["app"], "exec tail /dev/zero");
+    hungry["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "32Mi"}});
+    hungry["spec"]["restartPolicy"] = "Never".into();
+    namespace.create(&[hungry]);
+    let status = || get(&["pod", "hungry", "-n", &namespace.name])["status"]["containerStatuses"][0]["state"].clone();
+    wait_for("it to be killed", || status()["terminated"]["reason"] == "OOMKilled");
+    let list = recording.list();
+    let containers = list.iter().flat_map(|one| one["recording"]["containers"].as_array().unwrap());
+    let ends: Vec<&Value> = containers.map(|container| &container["end"]).collect();
+    assert_eq!(ends, ["out_of_memory"], "{list:?}");
+    let seen = show(&["pod/hungry", "-n", &namespace.name, "--last", "10"]);
+    let events = seen.events();
+    let last = events.last().unwrap();
+    assert_eq!((&last["end"], &last["comm"], &last["ret"]), (&"out_of_memory".into(), &"tail".into(), &9.into()));
+    assert!(events.len() == 10 && events.iter().any(|event| event["syscall"] == "read"), "{events:?}");
 }

@@ -184,3 +184,35 @@ fn containers_that_are_gone_make_room_and_are_counted() {
     let told = sum("kept") + sum("overwritten") + listed["forgotten"].as_u64().unwrap();
     assert_eq!((told, listed["lost"].as_u64()), (each * MANY, Some(0)));
 }
+
+#[test]
+fn how_processes_and_containers_end_is_told() {
+    let _loads = loads_programs();
+    let recordings = Recordings::new("ends");
+    recordings.run(&["start", "--name", "ends", "-n", "ends", "--budget", "4MiB"]);
+    let pod = Pod::new("ends", "web");
+    let scripts = [("good", "true; exit 0"), ("bad", "sh -c 'kill -9 $$'; exit 3")];
+    for (container, script) in scripts {
+        pod.run(container, &["/bin/sh", "-c", script]);
+        pod.wait(container);
+    }
+    let listed = recordings.only();
+    let end = |name: &str| {
+        let containers = listed["containers"].as_array().unwrap();
+        let found = containers.iter().find(|container| container["container"]["container"] == name);
+        found.unwrap_or_else(|| panic!("no {name} in {listed}"))["end"].clone()
+    };
+    assert_eq!((end("good"), end("bad")), (json!({"exited": 0}), json!({"exited": 3})));
+    let (_, text, _) = recordings.attempt(&["list"]);
+    assert!(text.contains("exited with 3"), "{text}");
+
+    let seen = recordings.show(&["ends", "-c", "bad"]);
+    let events = seen.events();
+    let killed: Vec<&&Value> = events.iter().filter(|event| event["end"] == "killed").collect();
+    assert!(matches!(&killed[..], [child] if child["ret"] == 9 && child["syscall"] == Value::Null), "{killed:?}");
+    // The last call, which never returns, and the end of the first process.
+    let [.., call, end] = &events[..] else { panic!("{} events", events.len()) };
+    assert_eq!((&call["syscall"], &call["args"]["error_code"]), (&"exit_group".into(), &3.into()), "{call}");
+    assert_eq!((&call["ret"], &end["end"], &end["ret"]), (&Value::Null, &"exited".into(), &3.into()), "{end}");
+    assert_eq!(call["pid"], end["pid"]);
+}

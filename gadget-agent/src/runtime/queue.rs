@@ -1,5 +1,6 @@
 //! A queue of a recorder's pages, and the cgroup that has taken it.
 
+use gadgets::wire::ProcessEnd;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::place::Turns;
@@ -45,10 +46,17 @@ pub(super) struct Owner {
     pub(super) slot: u32,
     /// Since when nothing more is wanted of it: it was found to be gone. 0 if nobody wants what it does.
     pub(super) over_ns: Option<u64>,
+    /// How its first process ended.
+    pub(super) end: Option<ProcessEnd>,
 }
 
 impl Owner {
     pub(super) fn is_gone(&self) -> bool {
         self.over_ns.is_some_and(|since| since > 0)
+    }
+
+    /// Whose records are the last to be given up of those of whom nothing more is wanted: somebody will ask why it failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.end.is_some_and(|end| !end.is_success())
     }
 }

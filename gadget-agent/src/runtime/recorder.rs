@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use gadgets::record::{HEADER_SIZE, Header};
 use gadgets::spec::Past;
+use gadgets::wire::ProcessEnd;
 use libbpf_rs::libbpf_sys::bpf_map_create_opts;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Object};
 
@@ -23,8 +24,10 @@ use crate::pods::cgroup::Cgroup;
 use crate::pods::slots;
 use crate::pods::tracker::Tracker;
 
-/// In [`Header::stream`]: no record, but a cgroup that has taken a spare queue (`RECORDER_NOTICE`).
-pub(crate) const NOTICE: u16 = 0xffff;
+/// In [`Header::stream`]: no record, but a cgroup that has taken a spare queue (`RECORDER_NOTICE`), or its first process has ended
+/// (`RECORDER_END`).
+const NOTICE: u16 = 0xffff;
+const END: u16 = 0xfffe;
 
 /// Queues that there can be: of containers, and spare ones. A container that is gone makes room for another.
 const QUEUES: u32 = 256;
@@ -69,8 +72,9 @@ pub(crate) struct Recorder {
     queues: Vec<Queue>,
     /// Whose records these are, also of those that are gone.
     cgroups: HashMap<u64, Arc<Cgroup>>,
-    began_ns: u64,
-    forgotten: Forgotten,
+    /// Since when it records.
+    pub(crate) began_ns: u64,
+    pub(crate) forgotten: Forgotten,
 }
 
 /// What was recorded of those whose queues are others' now.
@@ -92,6 +96,7 @@ pub(crate) struct Recorded {
     /// Time of the first and the last that is there, if any is.
     pub(crate) between_ns: Option<(u64, u64)>,
     pub(crate) is_gone: bool,
+    pub(crate) end: Option<ProcessEnd>,
 }
 
 impl Recorder {
@@ -122,15 +127,28 @@ impl Recorder {
         Ok(Some(recorder))
     }
 
-    /// Takes note of a cgroup that has taken a spare queue: what a notice says after its header is the tag.
-    pub(crate) fn welcome(&mut self, header: &Header, notice: &[u8], tracker: &Tracker) {
-        let tag = notice.get(HEADER_SIZE..).and_then(|rest| rest.first_chunk()).map(|bytes| u32::from_ne_bytes(*bytes));
-        if let Some(queue) = self.queues.iter_mut().find(|queue| Some(queue.tag) == tag) {
-            queue.owner = Some(Owner { cgroup: header.cgroup, slot: header.slot, over_ns: None });
+    /// Takes note of what came in place of a record. Returns whether it is that.
+    pub(crate) fn note(&mut self, header: &Header, notice: &[u8], tracker: &Tracker) -> bool {
+        let word = |at: usize| Some(u32::from_ne_bytes(*notice.get(HEADER_SIZE + at..)?.first_chunk()?));
+        match header.stream {
+            NOTICE => {
+                if let Some(queue) = self.queues.iter_mut().find(|queue| Some(queue.tag) == word(0)) {
+                    let (cgroup, slot) = (header.cgroup, header.slot);
+                    queue.owner = Some(Owner { cgroup, slot, over_ns: None, end: None });
+                }
+                self.note_gone(tracker);
+                self.make_room();
+                self.restock();
+            }
+            END => {
+                let mut owners = self.queues.iter_mut().filter_map(|queue| queue.owner.as_mut());
+                if let Some(owner) = owners.find(|owner| owner.cgroup == header.cgroup) {
+                    owner.end = Some(ProcessEnd::of(word(0).unwrap_or_default(), word(4) == Some(1)));
+                }
+            }
+            _ => return false,
         }
-        self.note_gone(tracker);
-        self.make_room();
-        self.restock();
+        true
     }
 
     /// Gives pages to those who are in need of them, and sees to it that there are spare queues.
@@ -158,18 +176,15 @@ impl Recorder {
     fn make_room(&mut self) {
         let spare = self.queues.iter().filter(|queue| queue.owner.is_none()).count();
         let missing = SPARES.saturating_sub(spare + QUEUES as usize - self.queues.len());
-        let mut over: Vec<(u64, u32)> = self
-            .queues
-            .iter()
-            .filter_map(|queue| queue.owner.as_ref()?.over_ns.map(|over_ns| (over_ns, queue.tag)))
-            .collect();
+        let over = self.owned().filter_map(|(queue, owner)| Some((owner.has_failed(), owner.over_ns?, queue.tag)));
+        let mut over: Vec<_> = over.collect();
         over.sort_unstable();
         over.truncate(missing);
         // All pages are looked at for it: not for each container that comes.
         if over.is_empty() || missing < SPARES / 2 {
             return;
         }
-        for (_, tag) in &over {
+        for (.., tag) in &over {
             self.disown(*tag);
         }
         // Somebody of whom nobody wants anything may be at it just now.
@@ -178,7 +193,7 @@ impl Recorder {
         for head in self.heads() {
             *records.entry(head.queue).or_default() += u64::from(head.count);
         }
-        for (_, tag) in over {
+        for (.., tag) in over {
             let kept = records.get(&tag).copied().unwrap_or_default();
             if let Err(error) = self.use_again(tag, kept) {
                 tracing::warn!("a queue of the recorder is lost: {error}");
@@ -330,7 +345,7 @@ impl Recorder {
     }
 
     /// Gives a queue as many pages, or what can be had: those that nobody has, those of whom nobody wants anything, of who has been
-    /// gone for longest, of who has most.
+    /// gone for longest, or for that without success, of who has most.
     fn give(&mut self, number: usize, more: u32) {
         let wanted = self.queues[number].pages + more;
         while self.queues[number].pages < wanted
@@ -338,15 +353,18 @@ impl Recorder {
         {
             self.queues[number].push(page);
         }
-        let owned = self.queues.iter().enumerate().filter(|(other, _)| *other != number);
-        let owned =
-            owned.filter_map(|(other, queue)| Some((queue.owner.as_ref()?.over_ns, Reverse(queue.pages), other)));
-        let mut donors: Vec<_> = owned.collect();
-        donors.sort_unstable_by_key(|(over_ns, pages, _)| (over_ns.unwrap_or(u64::MAX), *pages));
-        for (over_ns, _, donor) in donors {
+        let others = self.owned().filter(|(queue, _)| queue.number() != number);
+        let mut donors: Vec<_> = others
+            .map(|(queue, owner)| {
+                let is_needed = owner.over_ns.is_none();
+                (is_needed, owner.has_failed(), owner.over_ns, Reverse(queue.pages), queue.number())
+            })
+            .collect();
+        donors.sort_unstable();
+        for (is_needed, .., donor) in donors {
             // Those that processors are filling are not in it.
             while self.queues[number].pages < wanted
-                && (over_ns.is_some() || self.queues[donor].pages > self.queues[number].pages + 1)
+                && (!is_needed || self.queues[donor].pages > self.queues[number].pages + 1)
                 && let Some(page) = pop(&self.queues[donor].map)
             {
                 self.queues[donor].pages = self.queues[donor].pages.saturating_sub(1);
@@ -430,19 +448,10 @@ impl Recorder {
                 overwritten: self.overwritten(queue.number()).0,
                 between_ns: kept.map(|(_, first, last)| (*first, *last)),
                 is_gone: owner.is_gone(),
+                end: owner.end,
             }
         });
         recorded.collect()
-    }
-
-    /// What was recorded and cannot be had any more, of those that nothing is known of.
-    pub(crate) fn forgotten(&self) -> Forgotten {
-        self.forgotten
-    }
-
-    /// Since when it records.
-    pub(crate) fn began_ns(&self) -> u64 {
-        self.began_ns
     }
 
     fn owned(&self) -> impl Iterator<Item = (&Queue, &Owner)> {

@@ -8,24 +8,37 @@ pub(super) static TRACELOOP: Gadget = Gadget {
     summary: "the last system calls of containers, recorded and shown at the end",
     description: "Records every system call of the chosen containers, each where it returns, and shows at Ctrl-C those that are kept: the \
                   last ones, also of containers that have ended. --buffer is the memory for that on each node, which its \
-                  containers share; older calls are written over, and counted. What has not returned by then is not shown. ARGS \
+                  containers share; older calls are written over, and counted. What has not returned by then is not shown, but for \
+                  exit; END says how a process ended, and RET with which status or by which signal. ARGS \
                   are decoded by the kernel's own description of its calls, with the texts, buffers and addresses that they \
                   pointed to when the call returned.",
     object: || bpf::object("traceloop").unwrap_or_default(),
     parameters: &[],
-    columns: &["tid", "comm", "syscall", "ret", "args"],
+    columns: &["tid", "comm", "syscall", "ret", "end", "args"],
     once: false,
     recorded: true,
     sampled: None,
     report: None,
-    hooks: &[Hook {
-        name: "calls",
-        without: None,
-        variants: &[Variant {
-            name: "tp_btf",
-            programs: &["call_exits"],
-            requires: &[&TYPED_TRACEPOINTS],
-            cost: "each system call of the node",
-        }],
-    }],
+    hooks: &[
+        Hook {
+            name: "calls",
+            without: None,
+            variants: &[Variant {
+                name: "tp_btf",
+                programs: &["call_exits"],
+                requires: &[&TYPED_TRACEPOINTS],
+                cost: "each system call of the node",
+            }],
+        },
+        Hook {
+            name: "ends",
+            without: Some("how processes end is not shown"),
+            variants: &[Variant {
+                name: "tp_btf",
+                programs: &["task_exits"],
+                requires: &[&TYPED_TRACEPOINTS],
+                cost: "each thread that ends",
+            }],
+        },
+    ],
 };

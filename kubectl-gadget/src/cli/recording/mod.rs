@@ -1,5 +1,7 @@
 //! Recordings: what agents record for whoever asks, begun by one command and shown by another.
 
+mod table;
+
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
@@ -9,14 +11,13 @@ use anyhow::{Context as _, bail};
 use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueHint};
 use gadgets::catalogue::Gadget;
-use gadgets::format::escaped;
-use gadgets::spec::{Host, Limits, Past, RunSpec, Selector};
+use gadgets::spec::{Limits, Past, RunSpec, Selector};
 use gadgets::wire::{Recorded, Recording, RecordingsRequest, is_recording_id};
 use serde_json::json;
 
 use super::cluster::ClusterArgs;
 use super::run::{LocalArgs, SelectorArgs, TaskArgs, duration, ring_bytes};
-use super::{Format, block_on, print, table};
+use super::{Format, block_on, print};
 use crate::cluster::Cluster;
 use crate::exit::{End, Usage};
 use crate::notice::notice;
@@ -255,7 +256,7 @@ impl ListArgs {
                     recordings(&answers).map(|(node, one)| json!({"node": node, "recording": one})).collect();
                 print(&serde_json::to_string_pretty(&all)?)
             }
-            Format::Text => print(&as_text(&answers)),
+            Format::Text => print(&table::of(&answers)),
         };
         all_answered(&answers).map(|()| end)
     }
@@ -391,89 +392,4 @@ fn no_recording(what: &str, answers: &[NodeStatus]) -> anyhow::Error {
     anyhow::anyhow!(
         "no agent has a recording {what}: it was stopped, or its agents were deployed anew since; {there}{silent}"
     )
-}
-
-fn as_text(answers: &[NodeStatus]) -> String {
-    if recordings(answers).next().is_none() {
-        return "Nothing is recorded.".to_owned();
-    }
-    let mut all = table(["ID", "NODE", "OF", "FOR", "MEMORY", "FORGOTTEN", "LOST", "REMARKS"]);
-    let mut parts = table(["ID", "NODE", "CONTAINER", "MEMORY", "KEPT", "OVERWRITTEN", "FIRST", "LAST", "STATE"]);
-    for (node, recording) in recordings(answers) {
-        let Recording { id, forgotten, forgotten_containers, lost, .. } = recording;
-        let forgotten = match forgotten_containers {
-            0 => "-".to_owned(),
-            containers => format!("{forgotten} of {containers} containers"),
-        };
-        let remarks: Vec<&str> = recording.gaps.iter().map(|gap| gap.reason.as_str()).collect();
-        all.add_row([
-            id,
-            node,
-            &of_whom(&recording.selector),
-            &ago(Some(recording.began_wall_ns)),
-            &ByteSize(recording.bytes).to_string(),
-            &forgotten,
-            &lost.to_string(),
-            &remarks.join("; "),
-        ]);
-        for recorded in &recording.containers {
-            let state = if recorded.is_gone { "gone" } else { "there" };
-            parts.add_row([
-                id,
-                node,
-                &name(recorded),
-                &ByteSize(recorded.bytes).to_string(),
-                &recorded.kept.to_string(),
-                &recorded.overwritten.to_string(),
-                &ago(recorded.first_wall_ns),
-                &ago(recorded.last_wall_ns),
-                state,
-            ]);
-        }
-    }
-    let text = format!("{}\n\n{}", all.trim_fmt(), parts.trim_fmt());
-    // Pods, and agents, chose much of it.
-    text.lines().map(escaped).collect::<Vec<_>>().join("\n")
-}
-
-/// What people call a container.
-fn name(recorded: &Recorded) -> String {
-    let Some(container) = &recorded.container else { return "-".to_owned() };
-    let parts = [&container.namespace, &container.pod, &container.container];
-    let name = parts.into_iter().flatten().cloned().collect::<Vec<_>>().join("/");
-    if name.is_empty() { container.path.clone() } else { name }
-}
-
-/// How long ago something was.
-fn ago(wall_ns: Option<u64>) -> String {
-    let Some(wall_ns) = wall_ns else { return "-".to_owned() };
-    let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(wall_ns);
-    let seconds = then.elapsed().unwrap_or_default().as_secs();
-    humantime::format_duration(Duration::from_secs(seconds)).to_string()
-}
-
-/// Whose calls a recording is of, in words.
-fn of_whom(selector: &Selector) -> String {
-    let Selector { namespaces, pods, labels, workloads, containers, cgroups, host, .. } = selector;
-    let workloads: Vec<String> = workloads.iter().map(ToString::to_string).collect();
-    let labels: Vec<String> = if labels.is_empty() { Vec::new() } else { vec![labels.to_string()] };
-    let named = [
-        ("namespace", namespaces),
-        ("pod", pods),
-        ("of", &workloads),
-        ("with", &labels),
-        ("container", containers),
-        ("cgroup", cgroups),
-    ];
-    let mut parts: Vec<String> = named
-        .iter()
-        .filter(|(_, names)| !names.is_empty())
-        .map(|(what, names)| format!("{what} {}", names.join(",")))
-        .collect();
-    match host {
-        Host::None => {}
-        Host::All => parts.push("the node".into()),
-        Host::Outside => parts.push("what is outside of containers".into()),
-    }
-    if parts.is_empty() { "every container".to_owned() } else { parts.join(" ") }
 }
