@@ -225,7 +225,7 @@ int BPF_PROG(task_exits, struct task_struct *task)
 	int status = BPF_CORE_READ(task, exit_code);
 	bool is_out_of_memory;
 
-	if (!gadget_wanted(&header, 0) || header.flags & GADGET_SETUP)
+	if (!gadget_wanted(&header, 0) || header.flags & GADGET_SETUP || has_ended_entering())
 		return 0;
 	record_last_call(&header);
 	if (BPF_CORE_READ(task, signal, live.counter))

@@ -363,13 +363,17 @@ int BPF_PROG(task_became_program, struct task_struct *task, int old_pid, struct 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(task_ended, struct task_struct *task)
 {
-	__u32 tgid = task->tgid;
+	__u32 tgid = task->tgid, zero = 0, *ended = bpf_map_lookup_elem(&ended_entering, &zero);
+	bool is_entering;
 
 	if (task->pid != task->tgid)
 		return 0;
 	/* What other threads of a marked one do then is not its runtime's any more. */
-	if (!bpf_map_delete_elem(&entering, &tgid))
+	is_entering = !bpf_map_delete_elem(&entering, &tgid);
+	if (is_entering)
 		clear_new(task_cgroup(task));
+	if (ended)
+		*ended = is_entering ? tgid : 0;
 	return 0;
 }
 

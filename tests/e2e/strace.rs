@@ -57,7 +57,7 @@ fn paths_of(name: &str) -> &'static [&'static str] {
 }
 
 /// Whether both tell of a call in the same way. Those left out:
-/// - `exit` and `exit_group` do not return, and so are not recorded;
+/// - `exit` and `exit_group` do not return: strace has `?` for their results;
 /// - `rt_sigreturn` has the registers, and for strace the result, of what the signal interrupted;
 /// - `restart_syscall` is what strace calls a call that the kernel goes on with after a stop;
 /// - `wait4` is interrupted by the child's own signal, or not, as it comes: strace shows each attempt, and its result as ERESTARTSYS.
@@ -120,10 +120,10 @@ fn texts(args: &str) -> impl Iterator<Item = String> {
 fn shown(events: &[&Value]) -> Calls {
     let mut calls = Calls::new();
     for event in events {
-        let name = event["syscall"].as_str().unwrap().to_owned();
-        if !is_compared(&name) {
+        // What has none is the end of a process.
+        let Some(name) = event["syscall"].as_str().filter(|name| is_compared(name)).map(str::to_owned) else {
             continue;
-        }
+        };
         let result = event["ret_name"].as_str().map_or_else(|| event["ret"].to_string(), str::to_owned);
         let args = paths_of(&name).iter().map(|path| event["args"][path].as_str().unwrap_or_default().to_owned());
         calls.entry(event["tid"].as_u64().unwrap()).or_default().push((name, result, args.collect()));

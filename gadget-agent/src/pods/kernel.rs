@@ -71,13 +71,15 @@ pub(crate) struct Filter {
     left_out: MapHandle,
     masks: MapHandle,
     entering: MapHandle,
+    ended_entering: MapHandle,
 }
 
 impl Filter {
     /// The maps, by name.
     pub(crate) fn maps(&self) -> BTreeMap<&'static str, &MapHandle> {
-        let Self { cgroups, left_out, masks, entering, .. } = self;
-        [("cgroups", cgroups), ("left_out", left_out), ("masks", masks), ("entering", entering)].into()
+        let Self { cgroups, left_out, masks, entering, ended_entering, .. } = self;
+        let entering = [("entering", entering), ("ended_entering", ended_entering)];
+        [("cgroups", cgroups), ("left_out", left_out), ("masks", masks)].into_iter().chain(entering).collect()
     }
 }
 
@@ -136,8 +138,9 @@ impl Kernel {
         builder.add(&ring, take).map_err(|error| failed(&error))?;
         let reader = builder.build().map_err(|error| failed(&error))?;
         let slots = Slots::new(map("masks")?, map("free_slots")?).map_err(|error| failed(&error))?;
-        let (cgroups, left_out, masks, entering) = (map("cgroups")?, map("left_out")?, map("masks")?, map("entering")?);
-        let filter = Filter { hierarchy, cgroups, left_out, masks, entering };
+        let (cgroups, left_out, masks) = (map("cgroups")?, map("left_out")?, map("masks")?);
+        let (entering, ended_entering) = (map("entering")?, map("ended_entering")?);
+        let filter = Filter { hierarchy, cgroups, left_out, masks, entering, ended_entering };
         let links = load::attach_all(&object)
             .map_err(|refusal| AgentError::Unsupported(format!("cannot follow containers: {refusal}")))?;
         let kernel = Self {
