@@ -156,19 +156,22 @@ static __always_inline void capture_one(const struct capture *what, const __u64 
 {
 	__u64 length = 0, most, address;
 	/*
-	 * Read anew for each piece, as is the length below: so these are the same to the verifier however they came about, and it need
-	 * not follow each way through all pieces.
+	 * This and what follows is read anew for each piece: so it is the same to the verifier however it came about, and it need not
+	 * follow each way through all pieces.
 	 */
 	long ret = *(volatile __s64 *)result;
-	__u32 begin = *(volatile __u16 *)used;
 	struct capture_piece *piece;
 	bool cut = false;
 	char next = 0;
+	__u32 begin;
 	__u8 kind;
 	long read;
 
 	address = capture_source(what, values, ret, &length);
-	if (!address || begin > CAPTURE_LAST)
+	if (!address)
+		return;
+	begin = *(volatile __u16 *)used;
+	if (begin > CAPTURE_LAST)
 		return;
 	kind = *(volatile __u8 *)&what->kind;
 	most = *(volatile __u8 *)&what->most;
@@ -187,6 +190,9 @@ static __always_inline void capture_one(const struct capture *what, const __u64 
 		cut = length > most;
 		if (cut)
 			length = most;
+		/* It is no more than that, which older verifiers do not see. */
+		barrier_var(length);
+		length &= CAPTURE_LENGTH;
 		if (bpf_probe_read_user(piece->bytes, length, (void *)address))
 			return;
 	}
