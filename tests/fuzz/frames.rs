@@ -13,8 +13,8 @@ use gadgets::decoder::Decoder;
 use gadgets::spec::{Host, Limits, RunSpec, Selector};
 use gadgets::tasks::{Choice, TaskFilter};
 use gadgets::wire::{
-    CgroupEntry, Clock, Dictionary, Failure, FailureKind, Frame, GadgetStatus, Gap, Heartbeat, Hello, Loss, Node,
-    Program, Resume, Running, StackEntry, Stage, Status, Trailer, VERSION, WireError,
+    ArgEntry, CgroupEntry, Clock, Dictionary, Failure, FailureKind, Frame, GadgetStatus, Gap, Heartbeat, Hello, Loss,
+    Node, Program, Resume, Running, StackEntry, Stage, Status, SyscallEntry, Trailer, VERSION, WireError,
 };
 use gadgets::workload::Workload;
 use libfuzzer_sys::fuzz_target;
@@ -133,6 +133,7 @@ fn frames() -> Vec<Frame> {
         programs_error: Some(text()),
     };
     let stack = StackEntry { number: 28, frames: vec![text()] };
+    let syscall = SyscallEntry { number: 29, name: text(), args: vec![ArgEntry { name: text(), kind: text() }] };
     let hello = |run, node, status| Hello {
         version: VERSION,
         software: text(),
@@ -148,7 +149,12 @@ fn frames() -> Vec<Frame> {
         Frame::Hello(Box::new(hello(Some(run), None, false))),
         Frame::Hello(Box::new(hello(None, Some(node), true))),
         Frame::Schema(CATALOGUE.0[0].schema().expect("a schema")),
-        Frame::Dictionary(Dictionary { cgroups: vec![entry], gone: vec![15], stacks: vec![stack] }),
+        Frame::Dictionary(Dictionary {
+            cgroups: vec![entry],
+            gone: vec![15],
+            stacks: vec![stack],
+            syscalls: vec![syscall],
+        }),
         Frame::Batch(vec![0, 1, 2, 255]),
         Frame::Loss(loss),
         Frame::Gap(Gap { from_ns: 16, to_ns: 17, reason: text() }),

@@ -7,10 +7,12 @@
 
 mod seeds;
 
+use gadgets::call::Signature;
 use gadgets::catalogue::CATALOGUE;
 use gadgets::format;
-use gadgets::record::{HEADER_SIZE, records};
+use gadgets::record::{HEADER_SIZE, Value as Record, records};
 use gadgets::schema::{Field, Kind, Schema, Stream};
+use gadgets::wire::{ArgEntry, SyscallEntry};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -26,6 +28,12 @@ fuzz_target!(init: seeds::write(streams), |data: &[u8]| {
             format::cell(&value, field, &mut cell);
             assert!(!cell.contains(char::is_control), "{cell:?}");
             format::json(&value, field, &mut line);
+            if let Record::Arguments(given) = &value {
+                let mut cell = String::new();
+                signatures().for_each(|call| call.cell(given, &mut cell));
+                assert!(!cell.contains(char::is_control), "{cell:?}");
+                assert!(signatures().all(|call| call.json(given).is_object()));
+            }
         }
         line.push(b'}');
         let safe = format::safe_json(&line);
@@ -35,6 +43,22 @@ fuzz_target!(init: seeds::write(streams), |data: &[u8]| {
         assert_eq!(said["type"], "event");
     }
 });
+
+/// Of calls that make something of all that can be copied.
+fn signatures() -> impl Iterator<Item = Signature> {
+    let calls = [
+        ("openat", "int dfd, const char * filename, int flags, umode_t mode"),
+        ("execve", "const char * filename, const char *const * argv, const char *const * envp"),
+        ("recvfrom", "int fd, void * ubuf, size_t size, unsigned int flags, struct sockaddr * addr, int * addr_len"),
+        ("futex", "u32 * uaddr, int op, u32 val, const struct __kernel_timespec * utime, u32 * uaddr2, u32 val3"),
+        ("setsockopt", "int fd, int level, int optname, char * optval, int optlen"),
+    ];
+    calls.into_iter().filter_map(|(name, args)| {
+        let args = args.split(", ").filter_map(|arg| arg.rsplit_once(' '));
+        let args = args.map(|(kind, name)| ArgEntry { name: name.into(), kind: kind.into() }).collect();
+        Signature::new(SyscallEntry { number: 56, name: name.into(), args })
+    })
+}
 
 /// Records of each gadget, and of each kind one with a single field, which is short and so more often changed for the
 /// better.
@@ -51,7 +75,11 @@ fn streams() -> Vec<Vec<u8>> {
 
 fn stream(kind: Kind) -> Stream {
     let (name, offset) = ("f".into(), HEADER_SIZE as u32);
-    let size = if matches!(kind, Kind::Endpoint | Kind::Peer) { 18 } else { 4 };
+    let size = match kind {
+        Kind::Endpoint | Kind::Peer => 18,
+        Kind::Arguments => 56,
+        _ => 4,
+    };
     let field = Field { name, offset, size, kind, values: Vec::new(), doc: String::new() };
     Stream { id: 1, name: "s".into(), size: offset + size, fields: vec![field] }
 }

@@ -12,6 +12,9 @@ use super::sample::Role;
 /// How the names of second programs end.
 const NESTED: &str = "_nested";
 
+/// Makes keys and values of a map.
+pub(crate) type Contents = fn() -> Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What to load, and how.
 #[derive(Clone, Default)]
 pub(crate) struct Plan<'a> {
@@ -23,8 +26,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) entries: BTreeMap<&'a str, u32>,
     /// Keys of maps that are sets (their values are one byte), by name. They have room for these.
     pub(crate) sets: BTreeMap<&'a str, Vec<Vec<u8>>>,
-    /// What is in maps, by name: keys and values. It is asked for if the object has such a map.
-    pub(crate) contents: BTreeMap<&'a str, fn() -> Vec<(Vec<u8>, Vec<u8>)>>,
+    /// What is in maps, by name. It is asked for if the object has such a map.
+    pub(crate) contents: BTreeMap<&'a str, Contents>,
     /// Maps of another object to use in place of its own, by name. The same holds.
     pub(crate) shared: BTreeMap<&'a str, &'a MapHandle>,
     /// The programs to load; all if `None`.
