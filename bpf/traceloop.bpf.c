@@ -67,6 +67,29 @@ struct process_ends {
 
 struct process_ends gadget_stream_3 SEC(".gadget.streams") = {};
 
+/* Which calls are wanted: all, only those in `chosen_calls`, or all but these. */
+const volatile __u32 gadget_calls = TASK_ANY;
+
+#define COMPAT_CALL (1u << 31)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); /* set by the agent */
+	__type(key, __u32);     /* number; with COMPAT_CALL that for programs of 32 bits */
+	__type(value, __u8);
+} chosen_calls SEC(".maps");
+
+static __always_inline bool call_wanted(long number, bool is_compat)
+{
+	__u32 key = number < 0 && !is_compat ? __NR_rt_sigreturn : number;
+
+	if (gadget_calls == TASK_ANY)
+		return true;
+	if (is_compat)
+		key |= COMPAT_CALL;
+	return !bpf_map_lookup_elem(&chosen_calls, &key) == (gadget_calls == TASK_NOT);
+}
+
 #define READ_ARGUMENTS(argument)                                                                                       \
 	do {                                                                                                           \
 		call->args.values[0] = argument(regs, 0);                                                              \
@@ -143,6 +166,8 @@ int BPF_PROG(call_exits, struct pt_regs *context, long ret)
 	if (!gadget_wanted(&header, 0) || header.flags & GADGET_SETUP)
 		return 0;
 	header.stream = is_compat_call();
+	if (!call_wanted(any_syscall_number(regs), header.stream))
+		return 0;
 	if (!header.stream)
 		shape = capture_shape(any_syscall_number(regs));
 	if (shape)
@@ -160,7 +185,7 @@ static __always_inline void record_last_call(struct gadget_header *header)
 	struct recorder_slot slot;
 	struct last_call *call;
 
-	if (number != __NR_exit && number != __NR_exit_group)
+	if ((number != __NR_exit && number != __NR_exit_group) || !call_wanted(number, false))
 		return;
 	header->stream = 2;
 	header->size = sizeof(*call);

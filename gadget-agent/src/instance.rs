@@ -11,6 +11,7 @@ use gadgets::spec::{RING_BYTES_MIN, Selector};
 use gadgets::tasks::TaskFilter;
 use gadgets::wire::{self, Frame, GadgetStatus, Gap};
 
+use crate::calls::{self, Calls};
 use crate::clock;
 use crate::error::AgentError;
 use crate::loss::{self, KernelLoss};
@@ -40,6 +41,7 @@ pub(crate) struct Key {
     pub(crate) gadget: &'static str,
     pub(crate) constants: BTreeMap<&'static str, u64>,
     pub(crate) tasks: TaskFilter,
+    pub(crate) calls: Calls,
     pub(crate) variants: BTreeMap<String, String>,
     pub(crate) ring_bytes: u32,
     /// Of a sampled gadget; of another 0.
@@ -61,9 +63,9 @@ impl Key {
     /// A gadget as it is if nobody asks for anything, with the smallest ring.
     pub(crate) fn plain(gadget: &'static Gadget) -> Result<Self, AgentError> {
         let constants = gadget.constants(&BTreeMap::new())?;
-        let (tasks, variants) = (TaskFilter::default(), BTreeMap::new());
+        let (tasks, calls, variants) = (TaskFilter::default(), Calls::Any, BTreeMap::new());
         let (ring_bytes, interval_ms, owner) = (RING_BYTES_MIN, 0, Owner::Everybody);
-        Ok(Self { gadget: gadget.name, constants, tasks, variants, ring_bytes, interval_ms, owner })
+        Ok(Self { gadget: gadget.name, constants, tasks, calls, variants, ring_bytes, interval_ms, owner })
     }
 
     /// How to load it, with maps of its own.
@@ -71,6 +73,9 @@ impl Key {
         let mut constants = self.constants.clone();
         constants.extend(hierarchy.constants());
         constants.extend(tasks::constants(&self.tasks));
+        if gadget.recorded {
+            constants.extend([calls::constant(&self.calls)]);
+        }
         constants.insert("gadget_instance", 1 << bit);
         constants.insert("gadget_lost_total", u64::from(loss::KERNEL_TOTAL));
         // Of a recorded gadget the bytes are for the recorder.
@@ -90,7 +95,7 @@ impl Key {
             .chain(recorder::entries(self.ring_bytes))
             .chain(KernelLoss::maps().map(|map| (map, loss::KERNEL_COUNTERS)))
             .collect(),
-            sets: [(tasks::VALUES, tasks::values(&self.tasks))].into(),
+            sets: [(tasks::VALUES, tasks::values(&self.tasks)), (calls::CHOSEN, calls::values(&self.calls))].into(),
             contents: [(signatures::SHAPES, signatures::shapes as _)].into(),
             ..Plan::default()
         }

@@ -3,6 +3,7 @@
 //! - [`agent`]: what all sessions share; [`server`] and [`session`]: who talks to it, and one conversation
 //! - [`instance`]: gadgets that run, each loaded once and shared by the sessions that asked for the same; [`worker`] is
 //!   the thread that reads one, [`member`] a session's share of it, [`outbox`] what waits to be written to the client
+//! - [`request`]: what a client asks to run; [`recordings`]: what is recorded for whoever asks, [`recording`] what a worker does with one
 //! - [`runtime`]: BPF objects: loading, attaching, reading their rings
 //! - [`pods`]: which cgroup is whose, and which are wanted
 //! - [`loss`]: what was dropped, and for whom
@@ -12,6 +13,7 @@
 //! It knows no gadget by name: what there is comes with the catalogue.
 
 mod agent;
+mod calls;
 mod cli;
 mod clock;
 mod error;

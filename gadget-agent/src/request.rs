@@ -9,6 +9,7 @@ use gadgets::spec::{
 use gadgets::tasks::MAX_VALUES;
 
 use crate::agent::Agent;
+use crate::calls;
 use crate::error::AgentError;
 use crate::instance::{Key, Owner};
 use crate::pods::tracker::Tracker;
@@ -46,9 +47,12 @@ impl Request {
                 run.tasks.value_count()
             )));
         }
-        let (tasks, variants) = (run.tasks, run.variants);
-        let key =
-            Key { gadget: gadget.name, constants, tasks, variants, ring_bytes, interval_ms, owner: Owner::Everybody };
+        if !run.calls.is_any() && !gadget.recorded {
+            return Err(AgentError::Usage(format!("{} records no system calls, and has no list of them", gadget.name)));
+        }
+        let (tasks, calls, variants) = (run.tasks, calls::numbers(&run.calls)?, run.variants);
+        let owner = Owner::Everybody;
+        let key = Key { gadget: gadget.name, constants, tasks, calls, variants, ring_bytes, interval_ms, owner };
         let (selector, followed) = followed(agent, run.selector)?;
         Ok(Self { gadget, key, selector, _followed: followed })
     }

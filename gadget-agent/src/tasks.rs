@@ -18,7 +18,8 @@ pub(crate) fn constants(filter: &TaskFilter) -> [(&'static str, u64); 3] {
     [("gadget_pids", choice(pids)), ("gadget_uids", choice(uids)), ("gadget_comms", choice(comms))]
 }
 
-fn choice<T: Ord>(choice: &Choice<T>) -> u64 {
+/// `enum task_choice`.
+pub(crate) fn choice<T: Ord>(choice: &Choice<T>) -> u64 {
     match choice {
         Choice::Any => 0,
         Choice::Only(_) => 1,

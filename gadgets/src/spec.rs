@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::labels::LabelSelector;
-use crate::tasks::TaskFilter;
+use crate::tasks::{Choice, TaskFilter};
 use crate::workload::Workload;
 
 /// Smallest ring that can be asked for, in bytes.
@@ -33,6 +33,9 @@ pub struct RunSpec {
     /// Which tasks' events, among those.
     #[serde(default, skip_serializing_if = "TaskFilter::is_any")]
     pub tasks: TaskFilter,
+    /// Of a recorded gadget: which system calls, by name.
+    #[serde(default, skip_serializing_if = "Choice::is_any")]
+    pub calls: Choice<String>,
     /// Values of the gadget's parameters, by name; those left out have their defaults.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,

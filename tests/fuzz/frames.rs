@@ -10,11 +10,12 @@ mod seeds;
 
 use gadgets::catalogue::CATALOGUE;
 use gadgets::decoder::Decoder;
-use gadgets::spec::{Host, Limits, RunSpec, Selector};
+use gadgets::spec::{Host, Limits, Past, RunSpec, Selector};
 use gadgets::tasks::{Choice, TaskFilter};
 use gadgets::wire::{
     ArgEntry, CgroupEntry, Clock, Dictionary, Failure, FailureKind, Frame, GadgetStatus, Gap, Heartbeat, Hello, Loss,
-    Node, Program, Resume, Running, StackEntry, Stage, Status, SyscallEntry, Trailer, VERSION, WireError,
+    Node, ProcessEnd, Program, Recorded, Recording, RecordingsRequest, Resume, Running, StackEntry, Stage, Status,
+    SyscallEntry, Trailer, VERSION, WireError,
 };
 use gadgets::workload::Workload;
 use libfuzzer_sys::fuzz_target;
@@ -86,12 +87,15 @@ fn frames() -> Vec<Frame> {
         gadget: text(),
         selector,
         tasks: tasks.clone(),
+        calls: Choice::Not([text()].into()),
         parameters: map(),
         variants: map(),
         interval_ms: Some(500),
         limits: Limits { ring_bytes: Some(65536) },
         began_ms_ago: 3,
+        past: Some(Past { id: text(), since_ms: Some(30), last: Some(31), follow: true }),
     };
+    let selector = run.selector.clone();
     let node = Node { name: text(), kernel: text(), clock, variants: map(), degraded: texts() };
     let entry = CgroupEntry {
         cgroup: 4,
@@ -134,6 +138,30 @@ fn frames() -> Vec<Frame> {
     };
     let stack = StackEntry { number: 28, frames: vec![text()] };
     let syscall = SyscallEntry { number: 29, name: text(), args: vec![ArgEntry { name: text(), kind: text() }] };
+    let recorded = Recorded {
+        container: Some(entry.clone()),
+        bytes: 32,
+        kept: 33,
+        overwritten: 34,
+        first_wall_ns: Some(35),
+        last_wall_ns: Some(36),
+        is_gone: true,
+        end: Some(ProcessEnd::Killed(9)),
+    };
+    let gap = Gap { from_ns: 16, to_ns: 17, reason: text() };
+    let recording = Recording {
+        id: text(),
+        gadget: text(),
+        selector,
+        began_wall_ns: 37,
+        bytes: 38,
+        containers: vec![recorded],
+        forgotten_containers: 39,
+        forgotten: 40,
+        lost: 41,
+        gaps: vec![gap.clone()],
+    };
+    let request = run.clone();
     let hello = |run, node, status| Hello {
         version: VERSION,
         software: text(),
@@ -141,6 +169,7 @@ fn frames() -> Vec<Frame> {
         resume: Some(Resume { session: 22, records: 23, lost: 24 }),
         allowed: Some(25),
         status,
+        recordings: Some(RecordingsRequest::Start { id: text(), run: Box::new(request.clone()) }),
         grant: Some(serde_json::json!({"a": [null, true, -1, 0.5, "b"]})),
         node,
         session: Some(26),
@@ -157,11 +186,12 @@ fn frames() -> Vec<Frame> {
         }),
         Frame::Batch(vec![0, 1, 2, 255]),
         Frame::Loss(loss),
-        Frame::Gap(Gap { from_ns: 16, to_ns: 17, reason: text() }),
+        Frame::Gap(gap),
         Frame::Heartbeat(Heartbeat { clock: Some(clock), complete_to_ns: Some(18), allowed: Some(27) }),
         Frame::Stop,
         Frame::Trailer(Trailer { records: 19, lost: 20, gaps: 21 }),
         Frame::Error(Failure { kind: FailureKind::NotFound, message: text() }),
         Frame::Status(Box::new(status)),
+        Frame::Recording(Box::new(recording)),
     ]
 }

@@ -41,7 +41,7 @@ impl Page {
     }
 
     /// Only what another copy has as well.
-    pub(super) fn as_long_as(mut self, other: &Self) -> Self {
+    pub(super) fn cut_to(mut self, other: &Self) -> Self {
         self.records.truncate(other.records.len());
         self
     }

@@ -485,7 +485,7 @@ impl Recorder {
         // The kernel copies while a processor may write. What was there before the copy is whole in it, if that is still the same
         // page's afterwards.
         let is_same = before.head.round == page.head.round && page.head.round == after.head.round;
-        is_same.then(|| page.as_long_as(&before))
+        is_same.then(|| page.cut_to(&before))
     }
 
     fn copy(&self, number: u32) -> Option<Page> {

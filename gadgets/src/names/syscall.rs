@@ -42,10 +42,22 @@ pub fn of_function(function: &str) -> Option<(u32, &'static str)> {
     Some((number.id().try_into().ok()?, number.name()))
 }
 
+/// The number of the call of this name for programs of 64 bits, as this is compiled for.
+pub fn number(name: &str) -> Option<u32> {
+    let number: Native = name.parse().ok()?;
+    number.id().try_into().ok()
+}
+
+/// The same for programs of 32 bits.
+pub fn compat_number(name: &str) -> Option<u32> {
+    let number: Compat = name.parse().ok()?;
+    number.id().try_into().ok()
+}
+
 #[cfg(target_arch = "aarch64")]
-type Native = aarch64::Sysno;
+use {aarch64::Sysno as Native, arm::Sysno as Compat};
 #[cfg(not(target_arch = "aarch64"))]
-type Native = x86_64::Sysno;
+use {x86::Sysno as Compat, x86_64::Sysno as Native};
 
 #[cfg(test)]
 mod tests {
@@ -57,6 +69,13 @@ mod tests {
         assert_eq!((on_x86(3), on_x86(11), on_x86(102)), (Some("read"), Some("execve"), Some("socketcall")));
         assert_eq!((on_aarch64(63), on_aarch64(221)), (Some("read"), Some("execve")));
         assert_eq!((on_arm(3), on_arm(11)), (Some("read"), Some("execve")));
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn calls_are_found_by_name() {
+        assert_eq!((number("read"), compat_number("read"), number("readd")), (Some(0), Some(3), None));
+        assert_eq!((number("socketcall"), compat_number("socketcall")), (None, Some(102)));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches as _, Subco
 use gadgets::catalogue::{Gadget, ParameterKind};
 use gadgets::schema::Kind;
 use gadgets::spec::RunSpec;
+use gadgets::tasks::Choice;
 
-use super::recording::{self, RecordingCommand};
+use super::recording::{self, CallArgs, RecordingCommand};
 use super::run::RunArgs;
 use super::sample::SampleArgs;
 use super::{advise, no_column};
@@ -46,7 +47,7 @@ pub(super) fn command(gadget: &'static Gadget) -> Command {
         command = SampleArgs::augment_args(command);
     }
     if gadget.recorded {
-        command = RecordingCommand::augment_subcommands(command)
+        command = RecordingCommand::augment_subcommands(CallArgs::augment_args(command))
             .subcommand_required(false)
             .arg_required_else_help(false)
             .args_conflicts_with_subcommands(true);
@@ -115,8 +116,10 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
         }
         sums = Some(Sums::new(plan));
     }
+    let calls = if gadget.recorded { CallArgs::from_arg_matches(matches)?.choice()? } else { Choice::Any };
     let spec = RunSpec {
         gadget: gadget.name.to_owned(),
+        calls,
         parameters: given.into_iter().map(|(parameter, value)| (parameter.name.to_owned(), value)).collect(),
         interval_ms: sample.as_ref().and_then(|(_, sample)| sample.interval_ms()),
         ..RunSpec::default()

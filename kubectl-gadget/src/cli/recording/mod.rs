@@ -12,6 +12,7 @@ use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueHint};
 use gadgets::catalogue::Gadget;
 use gadgets::spec::{Limits, Past, RunSpec, Selector};
+use gadgets::tasks::{Choice, Term};
 use gadgets::wire::{Recorded, Recording, RecordingsRequest, is_recording_id};
 use serde_json::json;
 
@@ -44,6 +45,21 @@ pub(super) enum RecordingCommand {
     Stop(StopArgs),
 }
 
+/// What is recorded of them.
+#[derive(Args)]
+#[command(next_help_heading = "Which of their calls")]
+pub(super) struct CallArgs {
+    /// System calls of this name (repeat, or separate by commas); with ! in front, all others
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    syscalls: Vec<Term<String>>,
+}
+
+impl CallArgs {
+    pub(super) fn choice(self) -> Result<Choice<String>, Usage> {
+        Choice::of(self.syscalls).map_err(|error| Usage(format!("--syscalls: {error}")))
+    }
+}
+
 #[derive(Args)]
 pub(super) struct StartArgs {
     /// What to call it: small letters, digits and dashes; else it gets a name
@@ -56,6 +72,8 @@ pub(super) struct StartArgs {
     selector: SelectorArgs,
     #[command(flatten)]
     tasks: TaskArgs,
+    #[command(flatten)]
+    calls: CallArgs,
     #[command(flatten)]
     agents: AgentsArgs,
 }
@@ -230,6 +248,7 @@ impl StartArgs {
             gadget: gadget.name.to_owned(),
             selector,
             tasks: self.tasks.filter()?,
+            calls: self.calls.choice()?,
             limits: Limits { ring_bytes: self.budget.and_then(|size| u32::try_from(size.as_u64()).ok()) },
             ..RunSpec::default()
         };
