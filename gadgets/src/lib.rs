@@ -22,6 +22,7 @@ pub mod interval;
 pub mod labels;
 pub mod names;
 pub mod record;
+mod recordings;
 pub mod schema;
 pub mod shares;
 mod socket_address;

@@ -106,25 +106,19 @@ pub(super) struct TaskArgs {
 
 #[derive(Args)]
 #[command(next_help_heading = "On this host, without a cluster")]
-pub(super) struct LocalArgs {
+struct LocalArgs {
     /// On this host, without a cluster; there nobody knows labels and owners
     #[arg(long, conflicts_with_all = ["workload", "selector", "node", "all_namespaces"])]
-    pub(super) local: bool,
+    local: bool,
     /// A cgroup and all below it, by its path as in /proc/PID/cgroup; need not be a container's (repeat for more)
     #[arg(long, value_name = "PATH", requires = "local", conflicts_with = "host", value_hint = ValueHint::DirPath)]
-    pub(super) cgroup: Vec<String>,
+    cgroup: Vec<String>,
     /// The agent to start; else the one beside this program, or in PATH
     #[arg(long, value_name = "FILE", env = "KUBECTL_GADGET_AGENT", value_hint = ValueHint::FilePath)]
     agent: Option<PathBuf>,
     /// Share the agent that serves this socket (gadget-agent daemon), instead of starting one
     #[arg(long, value_name = "PATH", requires = "local")]
-    pub(super) socket: Option<PathBuf>,
-}
-
-impl LocalArgs {
-    pub(super) fn into_local(self) -> Local {
-        Local { agent: self.agent, socket: self.socket }
-    }
+    socket: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -197,9 +191,8 @@ impl RunArgs {
             ..spec
         };
         if local.local {
-            let cgroups = local.cgroup.clone();
-            let spec = RunSpec { selector: Selector { cgroups, ..selector.selector() }, ..spec };
-            let place = Place::Local(local.into_local());
+            let spec = RunSpec { selector: Selector { cgroups: local.cgroup, ..selector.selector() }, ..spec };
+            let place = Place::Local(Local { agent: local.agent, socket: local.socket });
             return block_on(async {
                 run::run(place, Run { spec, timeout, fail_on_loss, output: output(None).await? }).await
             });

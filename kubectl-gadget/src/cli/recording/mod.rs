@@ -17,7 +17,7 @@ use gadgets::wire::{Recorded, Recording, RecordingsRequest, is_recording_id};
 use serde_json::json;
 
 use super::cluster::ClusterArgs;
-use super::run::{LocalArgs, SelectorArgs, TaskArgs, duration, ring_bytes};
+use super::run::{SelectorArgs, TaskArgs, duration, ring_bytes};
 use super::{Format, block_on, print};
 use crate::cluster::Cluster;
 use crate::exit::{End, Usage};
@@ -34,7 +34,7 @@ use crate::status::{NodeStatus, ask_all, ask_local};
 #[derive(Subcommand)]
 pub(super) enum RecordingCommand {
     /// Record from now on, also when this command has ended, until it is stopped
-    Start(StartArgs),
+    Start(Box<StartArgs>),
     /// Show what is recorded, and how much there is of each container
     List(ListArgs),
     /// Show what a recording has, while it goes on
@@ -76,6 +76,12 @@ pub(super) struct StartArgs {
     calls: CallArgs,
     #[command(flatten)]
     agents: AgentsArgs,
+    /// A cgroup and all below it, by its path as in /proc/PID/cgroup; need not be a container's (repeat for more)
+    #[arg(
+        long, value_name = "PATH", requires = "local", conflicts_with = "host", value_hint = ValueHint::DirPath,
+        help_heading = "On this host, without a cluster",
+    )]
+    cgroup: Vec<String>,
 }
 
 #[derive(Args)]
@@ -150,6 +156,21 @@ struct AgentsArgs {
     local: LocalArgs,
 }
 
+/// Those of a host without a cluster.
+#[derive(Args)]
+#[command(next_help_heading = "On this host, without a cluster")]
+struct LocalArgs {
+    /// On this host, without a cluster
+    #[arg(long, requires = "socket")]
+    local: bool,
+    /// The agent that serves this socket: start one with gadget-agent daemon --socket PATH
+    #[arg(long, value_name = "PATH", requires = "local", value_hint = ValueHint::FilePath)]
+    socket: Option<PathBuf>,
+    /// The program that speaks with it; else the one beside this program, or in PATH
+    #[arg(long, value_name = "FILE", env = "KUBECTL_GADGET_AGENT", value_hint = ValueHint::FilePath)]
+    agent: Option<PathBuf>,
+}
+
 /// Agents that stay when a command has ended.
 enum Agents {
     Local(Local),
@@ -158,18 +179,11 @@ enum Agents {
 
 impl AgentsArgs {
     async fn connect(self) -> anyhow::Result<Agents> {
-        if !self.local.local {
+        let LocalArgs { local, socket, agent } = self.local;
+        if !local {
             return Ok(Agents::Cluster(Box::new(Cluster::connect(&self.cluster).await?)));
         }
-        if self.local.socket.is_none() {
-            return Err(Usage(
-                "a recording needs an agent that stays: start one with gadget-agent daemon --socket PATH, and name it \
-                 with --socket PATH"
-                    .into(),
-            )
-            .into());
-        }
-        Ok(Agents::Local(self.local.into_local()))
+        Ok(Agents::Local(Local { agent, socket }))
     }
 }
 
@@ -234,7 +248,6 @@ pub(super) fn run(gadget: &'static Gadget, command: RecordingCommand) -> anyhow:
 
 impl StartArgs {
     async fn run(self, gadget: &Gadget) -> anyhow::Result<End> {
-        let cgroups = self.agents.local.cgroup.clone();
         let agents = self.agents.connect().await?;
         let (selector, nodes) = match agents.default_namespace() {
             Some(namespace) => {
@@ -242,7 +255,13 @@ impl StartArgs {
                 let (selector, wanted) = self.selector.in_cluster(namespace);
                 (selector, wanted.nodes)
             }
-            None => (Selector { cgroups, ..self.selector.selector() }, Vec::new()),
+            None => {
+                let selector = Selector { cgroups: self.cgroup, ..self.selector.selector() };
+                if !selector.labels.is_empty() || !selector.workloads.is_empty() {
+                    return Err(Usage("without a cluster nobody knows labels and owners".into()).into());
+                }
+                (selector, Vec::new())
+            }
         };
         let run = RunSpec {
             gadget: gadget.name.to_owned(),
