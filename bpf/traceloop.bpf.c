@@ -100,16 +100,29 @@ static __always_inline bool call_wanted(long number, bool is_compat)
 		call->args.values[5] = argument(regs, 5);                                                              \
 	} while (0)
 
+/* What all of them begin with. */
+struct of_thread {
+	struct gadget_header header;
+	gadget_pid pid;
+	gadget_pid tid;
+	char comm[TASK_COMM_LEN];
+};
+
+static __always_inline void set_thread(struct of_thread *record, const struct gadget_header *header)
+{
+	record->header = *header;
+	record->pid = bpf_get_current_pid_tgid() >> 32;
+	record->tid = bpf_get_current_pid_tgid();
+	bpf_get_current_comm(record->comm, sizeof(record->comm));
+}
+
 /* The part of a record that every call has. */
 static __always_inline void fill(struct call *call, const struct gadget_header *header, struct pt_regs___kernel *regs, long ret,
 				 bool is_compat)
 {
 	long number = any_syscall_number(regs);
 
-	call->header = *header;
-	call->pid = bpf_get_current_pid_tgid() >> 32;
-	call->tid = bpf_get_current_pid_tgid();
-	bpf_get_current_comm(call->comm, sizeof(call->comm));
+	set_thread((void *)call, header);
 	call->ret = ret;
 	if (is_compat)
 		READ_ARGUMENTS(compat_syscall_argument);
@@ -193,10 +206,7 @@ static __always_inline void record_last_call(struct gadget_header *header)
 	call = (void *)slot.record;
 	if (!call)
 		return;
-	call->header = *header;
-	call->pid = bpf_get_current_pid_tgid() >> 32;
-	call->tid = bpf_get_current_pid_tgid();
-	bpf_get_current_comm(call->comm, sizeof(call->comm));
+	set_thread((void *)call, header);
 	READ_ARGUMENTS(syscall_argument);
 	call->args.number = number;
 	call->args.captured.offset = sizeof(*call);
@@ -217,10 +227,7 @@ static __always_inline void record_end(struct gadget_header *header, int status,
 	end = (void *)slot.record;
 	if (!end)
 		return;
-	end->header = *header;
-	end->pid = bpf_get_current_pid_tgid() >> 32;
-	end->tid = bpf_get_current_pid_tgid();
-	bpf_get_current_comm(end->comm, sizeof(end->comm));
+	set_thread((void *)end, header);
 	if (status & 0x7f) {
 		end->end = is_out_of_memory ? out_of_memory : killed;
 		end->ret = status & 0x7f;
