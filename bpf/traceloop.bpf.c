@@ -36,7 +36,7 @@ struct compat_call {
 /* The same pages; GADGET_STREAM would make another ring. */
 struct compat_call gadget_stream_1 SEC(".gadget.streams") = {};
 
-/* One that never returns. */
+/* One that never returns, or has not yet. */
 struct last_call {
 	struct gadget_header header;
 	gadget_pid pid;
@@ -266,6 +266,37 @@ int BPF_PROG(task_exits, struct task_struct *task)
 	record_end(&header, status, is_out_of_memory);
 	if (is_init(task))
 		recorder_tell_end(&events, &header, status, is_out_of_memory);
+	return 0;
+}
+
+/* Calls that have not returned, when somebody asks: those of tasks that wait for something. What arguments point to is not read. */
+SEC("iter/task")
+int list_calls_underway(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct pt_regs___kernel *regs;
+	struct last_call seen = {}, *call = &seen;
+	long number;
+
+	if (!task || !BPF_CORE_READ(task, mm) || !is_asleep(task) || is_compat_call_of(task))
+		return 0;
+	regs = syscall_regs_of(task);
+	number = any_syscall_number(regs);
+	/* Else it came here by a fault, or an interrupt. */
+	if (number < 0 || !call_wanted(number, false))
+		return 0;
+	call->pid = task->tgid;
+	call->tid = task->pid;
+	BPF_CORE_READ_STR_INTO(&call->comm, task, comm);
+	if (!gadget_cgroup_wanted(&call->header, 2, task_cgroup(task)) ||
+	    !known_task_wanted(call->pid, BPF_CORE_READ(task, cred, uid.val), call->comm))
+		return 0;
+	call->header.size = sizeof(*call);
+	READ_ARGUMENTS(syscall_argument);
+	call->args.number = number;
+	call->args.captured.offset = sizeof(*call);
+	call->syscall = number;
+	bpf_seq_write(ctx->meta->seq, call, sizeof(*call));
 	return 0;
 }
 

@@ -71,20 +71,27 @@ static __always_inline bool has_task_pt_regs(void)
 	return bpf_core_enum_value_exists(enum bpf_func_id___v5_15, BPF_FUNC_task_pt_regs___v5_15);
 }
 
-/* The registers with which the current task entered the kernel. Where they cannot be had the program does not load. */
-static __always_inline struct pt_regs___kernel *task_syscall_regs(void)
+/*
+ * The registers with which a task entered the kernel, which the verifier knows as one. Where they cannot be had the program does not
+ * load.
+ */
+static __always_inline struct pt_regs___kernel *syscall_regs_of(struct task_struct *task)
 {
 	if (has_task_pt_regs())
-		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+		return (void *)bpf_task_pt_regs(task);
 #if defined(__TARGET_ARCH_x86)
 	/* They lie at the end of the task's kernel stack, which has four pages (THREAD_SIZE). */
-	struct task_struct *task = (void *)bpf_get_current_task();
-
 	return BPF_CORE_READ(task, stack) + 4 * 4096 - bpf_core_type_size(struct pt_regs___kernel);
 #else
 	REFUSE_PROGRAM();
 	return NULL;
 #endif
+}
+
+/* Those of the current task. */
+static __always_inline struct pt_regs___kernel *task_syscall_regs(void)
+{
+	return syscall_regs_of(has_task_pt_regs() ? bpf_get_current_task_btf() : (void *)bpf_get_current_task());
 }
 
 /* One of them. Where the verifier knows what they are it is a load, which costs less than a call. */
@@ -154,6 +161,31 @@ static __always_inline bool is_compat_call(void)
 
 	return TASK_MEMBER(struct task_struct___arm64, thread_info.flags) & tif_32bit;
 #endif
+}
+
+/* The same of any task. */
+static __always_inline bool is_compat_call_of(struct task_struct *task)
+{
+#if defined(__TARGET_ARCH_x86)
+	const __u32 ts_compat = 0x2;
+
+	return BPF_CORE_READ((struct task_struct___x86 *)task, thread_info.status) & ts_compat;
+#elif defined(__TARGET_ARCH_arm64)
+	const unsigned long tif_32bit = 1 << 22;
+
+	return BPF_CORE_READ((struct task_struct___arm64 *)task, thread_info.flags) & tif_32bit;
+#endif
+}
+
+/* Whether a task sleeps, and until what it waits for has come: not on a processor, and not waiting for one. */
+static __always_inline bool is_asleep(struct task_struct *task)
+{
+	const unsigned int interruptible_or_not = 0x3; /* include/linux/sched.h */
+	struct task_struct___v5_14 *newer = (void *)task;
+
+	if (bpf_core_field_exists(newer->__state))
+		return BPF_CORE_READ(newer, __state) & interruptible_or_not;
+	return BPF_CORE_READ(task, state) & interruptible_or_not;
 }
 
 /* The number of the system call that is ending, whoever numbers it; -1 if a signal's handler returns. */

@@ -138,6 +138,7 @@ struct pid {
 };
 
 struct task_struct {
+	long state;
 	void *stack;
 	int pid;  /* the thread's id; what user space calls tid */
 	int tgid; /* the process's id; what user space calls pid */
@@ -153,6 +154,10 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct seccomp seccomp;
 	char comm[TASK_COMM_LEN];
+};
+
+struct task_struct___v5_14 {
+	unsigned int __state;
 };
 
 struct linux_binprm {
@@ -369,6 +374,12 @@ struct bpf_prog {
 struct bpf_iter__bpf_prog {
 	struct bpf_iter_meta *meta;
 	struct bpf_prog *prog;
+};
+
+/* The context of an iter/task program. */
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
 };
 
 /* The context of an iter/task_file program. */

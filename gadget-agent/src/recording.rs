@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gadgets::record::{Header, records};
 use gadgets::spec::{Past, Selector};
 use gadgets::wire::{self, Gap, Stage};
+use libbpf_rs::Link;
 
 use crate::clock;
 use crate::loss::OVERWRITTEN;
@@ -15,6 +16,7 @@ use crate::pods::selection::{Verdict, verdict};
 use crate::pods::slots;
 use crate::pods::tracker::Tracker;
 use crate::runtime::recorder::Recorder;
+use crate::runtime::sample;
 
 const UNKEPT: &str = "of containers that the recorder had no place for";
 /// Gaps that are remembered.
@@ -23,6 +25,8 @@ const MAX_GAPS: usize = 64;
 /// What an instance has recorded.
 pub(crate) struct Recording {
     recorder: Recorder,
+    /// What says what is underway, and not recorded yet.
+    underway: Vec<Link>,
     /// Whose calls are recorded for whoever asks, until somebody says that it is enough. Else it is a session's own.
     keeper: Option<Selector>,
     /// Records of which nothing was kept at all.
@@ -31,8 +35,8 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    pub(crate) fn new(recorder: Recorder) -> Self {
-        Self { recorder, keeper: None, unkept: 0, gaps: Vec::new() }
+    pub(crate) fn new(recorder: Recorder, underway: Vec<Link>) -> Self {
+        Self { recorder, underway, keeper: None, unkept: 0, gaps: Vec::new() }
     }
 
     /// Takes note of what came in place of a record. Returns whether it is that.
@@ -80,16 +84,20 @@ impl Recording {
         for member in members.iter_mut().filter(|member| member.replay.is_none()) {
             match &member.past {
                 Some(past) => {
-                    member.replay = Some(self.recorder.begin_replay(past));
+                    let mut replay = self.recorder.begin_replay(past);
                     if !past.follow {
                         member.unread = Some(0);
+                        replay.end_with(underway(&self.underway));
                     }
+                    member.replay = Some(replay);
                     self.gaps.iter().for_each(|gap| member.tell_gap(gap));
                     member.tell_loss(Stage::KernelMap, UNKEPT, None, self.recorder.began_ns, self.unkept);
                 }
                 None if member.unread.is_some() => {
                     self.recorder.stop();
-                    member.replay = Some(self.recorder.begin_replay(&Past::default()));
+                    let mut replay = self.recorder.begin_replay(&Past::default());
+                    replay.end_with(underway(&self.underway));
+                    member.replay = Some(replay);
                 }
                 None => {}
             }
@@ -184,6 +192,17 @@ impl Recording {
             ..wire::Recording::default()
         }
     }
+}
+
+/// Records of what has begun and is not recorded yet.
+fn underway(lists: &[Link]) -> Vec<u8> {
+    let mut records = Vec::new();
+    for list in lists {
+        if let Err(error) = sample::read(list, &mut records) {
+            tracing::warn!("the kernel did not give out all that is underway: {error}");
+        }
+    }
+    records
 }
 
 fn is_wanted(member: &Member, cgroup: Option<&Cgroup>) -> bool {

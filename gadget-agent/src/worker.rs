@@ -96,7 +96,8 @@ impl Worker {
             sampler: (!attached.samplers.is_empty()).then(|| {
                 Sampler::new(std::mem::take(&mut attached.samplers), Duration::from_millis(key.interval_ms.into()))
             }),
-            recording: Recorder::of(&attached.object)?.map(Recording::new),
+            recording: Recorder::of(&attached.object)?
+                .map(|recorder| Recording::new(recorder, std::mem::take(&mut attached.lists))),
             gaps_seen: tracker.gaps(u64::MAX).1,
             instances,
             tracker,

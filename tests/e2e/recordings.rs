@@ -218,3 +218,25 @@ fn how_processes_and_containers_end_is_told() {
     assert_eq!((&call["ret"], &end["end"], &end["ret"]), (&Value::Null, &"exited".into(), &3.into()), "{end}");
     assert_eq!(call["pid"], end["pid"]);
 }
+
+#[test]
+fn calls_that_have_not_returned_are_shown_last() {
+    let _loads = loads_programs();
+    let recordings = Recordings::new("underway");
+    recordings.run(&["start", "--name", "underway", "-n", "underway", "--budget", "4MiB"]);
+    let pod = Pod::new("underway", "web");
+    pod.run("app", &["/bin/sh", "-c", "sleep 1000"]);
+    // It sleeps, and who has started it waits for it.
+    let last = || {
+        let seen = recordings.show(&["underway", "--last", "1"]);
+        let is_open = |event: &&Value| event["ret"] == Value::Null && event["end"] == Value::Null;
+        let calls = seen.events().into_iter().filter(is_open);
+        calls.map(|call| [&call["comm"], &call["syscall"]].map(|name| name.as_str().unwrap().to_owned())).collect()
+    };
+    let asleep = |calls: &Vec<[String; 2]>| {
+        let is_among = |comm: &str, name: &str| calls.iter().any(|[of, call]| of == comm && call.contains(name));
+        is_among("sleep", "nanosleep") && is_among("sh", "wait4")
+    };
+    tests::wait_for("both calls", || asleep(&last()));
+    assert_eq!(last().len(), 2);
+}

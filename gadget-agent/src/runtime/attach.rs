@@ -21,6 +21,8 @@ pub(crate) struct Attached {
     _links: Vec<Link>,
     /// What is read at each interval: see [`sample`].
     pub(crate) samplers: Vec<Link>,
+    /// What is read when somebody asks: likewise.
+    pub(crate) lists: Vec<Link>,
     pub(crate) object: Object,
     /// Bytes that it takes in the kernel, beside what all gadgets share.
     pub(crate) kernel_bytes: u64,
@@ -164,6 +166,7 @@ fn ruled_out(variant: &'static Variant) -> Option<String> {
 struct Programs {
     events: Vec<Link>,
     samplers: Vec<Link>,
+    lists: Vec<Link>,
 }
 
 /// Loads and attaches what is chosen, or says which choice was refused and why.
@@ -179,6 +182,7 @@ fn try_all(choices: &[Choice], plan: &Plan<'_>) -> Result<(Object, Programs), (u
             match role {
                 Role::Event => programs.events.push(link),
                 Role::Sample(_) => programs.samplers.push(link),
+                Role::List => programs.lists.push(link),
                 Role::Start => at_start.push((index, *name, link)),
             }
         }
@@ -222,8 +226,8 @@ fn finish(gadget: &Gadget, choices: &[Choice], plan: &Plan<'_>, object: Object, 
         degraded.push(format!("{}: {}", gadget.name, signatures::WITHOUT));
     }
     let kernel_bytes = load::kernel_memory(&object, plan);
-    let Programs { events, samplers } = programs;
-    Attached { _links: events, samplers, object, kernel_bytes, variants, degraded }
+    let Programs { events, samplers, lists } = programs;
+    Attached { _links: events, samplers, lists, object, kernel_bytes, variants, degraded }
 }
 
 /// Tries every variant of every hook of a gadget, each alone.

@@ -169,7 +169,7 @@ pub(crate) fn attach<'a>(object: &Object, name: &'a str) -> Result<(Role<'a>, Li
     let role = Role::of(&program.section().to_string_lossy(), name);
     let over = match role {
         Role::Sample(map) => Some(self::map(object, map)?),
-        Role::Event | Role::Start => None,
+        Role::Event | Role::Start | Role::List => None,
     };
     start_log();
     let link = match &over {

@@ -33,6 +33,8 @@ pub(crate) struct Replay {
     until_ns: u64,
     /// By the queues' tags.
     parts: HashMap<u32, Part>,
+    /// What comes after all of that.
+    end: Vec<u8>,
     /// Records that would have been given out, if they had not been written over: by cgroup.
     lost: BTreeMap<u64, u64>,
 }
@@ -50,7 +52,12 @@ impl Replay {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.waiting.is_empty() && self.next.is_empty()
+        self.waiting.is_empty() && self.next.is_empty() && self.end.is_empty()
+    }
+
+    /// Adds records to its end.
+    pub(crate) fn end_with(&mut self, records: Vec<u8>) {
+        self.end = records;
     }
 
     /// Up to when everything was given out.
@@ -72,6 +79,10 @@ impl Replay {
         mut read: impl FnMut(u32) -> Option<Page>,
     ) {
         while records.len() < bytes && !self.is_over() {
+            if self.waiting.is_empty() && self.next.is_empty() {
+                records.append(&mut self.end);
+                return;
+            }
             while let Some(head) = self.due() {
                 self.open(head, read(head.number).filter(|page| page.head.round == head.round));
             }
@@ -178,8 +189,9 @@ mod tests {
         let mut records = Vec::new();
         replay.take(&mut records, usize::MAX, |header| header.time < 300, read);
         assert_eq!((records.len(), replay.is_over()), (HEADER_SIZE, false));
+        replay.end_with(vec![7]);
         replay.take(&mut records, usize::MAX, |_| true, read);
-        assert_eq!((records.len(), replay.is_over()), (2 * HEADER_SIZE, true));
+        assert_eq!((records.len(), records.last(), replay.is_over()), (2 * HEADER_SIZE + 1, Some(&7), true));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! A gadget's iterators: programs that go over what the kernel has at the moment when they are read.
 //!
-//! One over a map is called `sample_MAP`. It is read at each interval and writes records. Any other is read once, when
-//! everything is attached, for what is there already.
+//! One over a map is called `sample_MAP`. It is read at each interval and writes records. One that is called `list_SOMETHING`
+//! does so when somebody asks. Any other is read once, when everything is attached, for what is there already.
 
 use std::io::{self, Read as _};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::clock;
 const OVER_MAPS: [&str; 2] = ["iter/bpf_map_elem", "iter/bpf_sk_storage_map"];
 const ITERATOR: &str = "iter/";
 const NAME: &str = "sample_";
+const LIST: &str = "list_";
 
 /// When a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(crate) enum Role<'a> {
     Start,
     /// At each interval, over this map.
     Sample(&'a str),
+    /// When somebody asks.
+    List,
 }
 
 impl<'a> Role<'a> {
@@ -32,6 +35,7 @@ impl<'a> Role<'a> {
     pub(crate) fn of(section: &str, name: &'a str) -> Self {
         match name.strip_prefix(NAME) {
             Some(map) if OVER_MAPS.contains(&section) => Self::Sample(map),
+            _ if section.starts_with(ITERATOR) && name.starts_with(LIST) => Self::List,
             _ if section.starts_with(ITERATOR) => Self::Start,
             _ => Self::Event,
         }
@@ -92,6 +96,7 @@ mod tests {
     fn sections_and_names_say_when_a_program_runs() {
         assert_eq!(Role::of("iter/bpf_sk_storage_map", "sample_kept"), Role::Sample("kept"));
         assert_eq!(Role::of("iter/task_file", "find_kept"), Role::Start);
+        assert_eq!(Role::of("iter/task", "list_calls"), Role::List);
         assert_eq!(Role::of("tp_btf/sys_exit", "sample_kept"), Role::Event);
     }
 }

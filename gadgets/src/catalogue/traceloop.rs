@@ -8,8 +8,7 @@ pub(super) static TRACELOOP: Gadget = Gadget {
     summary: "the last system calls of containers, recorded and shown at the end",
     description: "Records every system call of the chosen containers, each where it returns, and shows at Ctrl-C those that are kept: the \
                   last ones, also of containers that have ended. --buffer is the memory for that on each node, which its \
-                  containers share; older calls are written over, and counted. What has not returned by then is not shown, but for \
-                  exit; END says how a process ended, and RET with which status or by which signal. ARGS \
+                  containers share; older calls are written over, and counted. What has not returned by then comes last, without RET; END says how a process ended, and RET with which status or by which signal. ARGS \
                   are decoded by the kernel's own description of its calls, with the texts, buffers and addresses that they \
                   pointed to when the call returned.",
     object: || bpf::object("traceloop").unwrap_or_default(),
@@ -38,6 +37,16 @@ pub(super) static TRACELOOP: Gadget = Gadget {
                 programs: &["task_exits"],
                 requires: &[&TYPED_TRACEPOINTS],
                 cost: "each thread that ends",
+            }],
+        },
+        Hook {
+            name: "underway",
+            without: Some("calls that have not returned are not shown"),
+            variants: &[Variant {
+                name: "iter",
+                programs: &["list_calls_underway"],
+                requires: &[&TYPED_TRACEPOINTS],
+                cost: "nothing, until somebody looks",
             }],
         },
     ],
