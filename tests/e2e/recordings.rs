@@ -225,7 +225,7 @@ fn calls_that_have_not_returned_are_shown_last() {
     let recordings = Recordings::new("underway");
     recordings.run(&["start", "--name", "underway", "-n", "underway", "--budget", "4MiB"]);
     let pod = Pod::new("underway", "web");
-    pod.run("app", &["/bin/sh", "-c", "sleep 1000"]);
+    pod.run("app", &["/bin/sh", "-c", "sleep 1000; true"]);
     // It sleeps, and who has started it waits for it.
     let last = || {
         let seen = recordings.show(&["underway", "--last", "1"]);

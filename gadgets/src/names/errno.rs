@@ -138,10 +138,15 @@ static NAMES: [&str; 134] = [
     "EHWPOISON",
 ];
 
+/// What programs never see, since the kernel makes something else of it: a signal has cut the call short (`linux/errno.h`).
+static INTERNAL: [(usize, &str); 4] =
+    [(512, "ERESTARTSYS"), (513, "ERESTARTNOINTR"), (514, "ERESTARTNOHAND"), (516, "ERESTART_RESTARTBLOCK")];
+
 /// The name of a system call's result: `-2` is `ENOENT`. `None` for a success or a number without a name.
 pub fn name(result: i64) -> Option<&'static str> {
     let number = usize::try_from(result.checked_neg()?).ok()?;
-    NAMES.get(number).copied().filter(|name| !name.is_empty())
+    let internal = || INTERNAL.iter().find(|(known, _)| *known == number).map(|(_, name)| *name);
+    NAMES.get(number).copied().filter(|name| !name.is_empty()).or_else(internal)
 }
 
 #[cfg(test)]
@@ -151,9 +156,15 @@ mod tests {
     #[test]
     fn names_sit_at_their_numbers() {
         // Ends and neighbours of both holes, from the header.
-        for (number, expected) in
-            [(1, "EPERM"), (40, "ELOOP"), (42, "ENOMSG"), (57, "EBADSLT"), (59, "EBFONT"), (133, "EHWPOISON")]
-        {
+        for (number, expected) in [
+            (1, "EPERM"),
+            (40, "ELOOP"),
+            (42, "ENOMSG"),
+            (57, "EBADSLT"),
+            (59, "EBFONT"),
+            (133, "EHWPOISON"),
+            (512, "ERESTARTSYS"),
+        ] {
             assert_eq!(name(-number), Some(expected));
         }
         for none in [0, 1, -41, -58, -134, i64::MIN] {
