@@ -106,8 +106,8 @@ impl Recording {
 
     /// Goes on for those who want to see what comes.
     pub(crate) fn follow(&mut self, members: &mut [Member]) {
-        for member in members.iter_mut().filter(|member| member.follows()) {
-            let Some(former) = member.replay.take().filter(|replay| replay.is_over()) else { continue };
+        for member in members.iter_mut().filter(|member| member.follows() && !member.is_replaying()) {
+            let Some(former) = member.replay.take() else { continue };
             let (replay, missed) = self.recorder.go_on(&former);
             member.replay = Some(replay);
             for (cgroup, to_ns) in missed {
