@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// One of a test's own, and what is made below. Removed with it.
 pub(crate) struct Cgroups {
@@ -52,7 +53,14 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        // Its files go by themselves; some are too deep for a path.
-        let _ = Command::new("find").arg(self.directory("")).args(["-depth", "-type", "d", "-delete"]).status();
+        // Whoever is still there would keep it.
+        let _ = fs::write(self.directory("").join("cgroup.kill"), "1");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.directory("").exists() && Instant::now() < deadline {
+            // Its files go by themselves; some are too deep for a path.
+            let mut find = Command::new("find");
+            let _ =
+                find.arg(self.directory("")).args(["-depth", "-type", "d", "-delete"]).stderr(Stdio::null()).status();
+        }
     }
 }

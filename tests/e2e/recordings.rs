@@ -1,10 +1,12 @@
 //! What an agent records for whoever asks: it outlives the client that began it, and the containers.
 
+use std::collections::HashMap;
 use std::fs;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tests::scenarios::traceloop::{Calls, calls_of, calls_of_log};
-use tests::{Client, Daemon, Pod, Seen, client_command, dist, loads_programs, shared_folder};
+use tests::{Client, Daemon, Pod, Process, Seen, client_command, dist, loads_programs, shared_folder};
 
 use crate::cgroups::Cgroups;
 
@@ -239,4 +241,85 @@ fn calls_that_have_not_returned_are_shown_last() {
     };
     tests::wait_for("both calls", || asleep(&last()));
     assert_eq!(last().len(), 2);
+}
+
+/// Containers at once, and what each makes before it waits: together more than the memory has room for.
+const CROWD: usize = 100;
+const EACH: usize = 3000;
+
+#[test]
+fn many_containers_share_the_memory_and_each_has_its_newest_calls() {
+    let _loads = loads_programs();
+    let recordings = Recordings::new("crowd");
+    let cgroups = Cgroups::new("crowd");
+    recordings.run(&["start", "--name", "crowd", "--cgroup", &cgroups.make(""), "--budget", "64MiB"]);
+    let workload = dist("workload");
+    let containers: Vec<Process> = (0..CROWD)
+        .map(|number| {
+            let name = format!("/{number}");
+            cgroups.make(&name);
+            let entered = format!("echo $$ > {}/cgroup.procs", cgroups.directory(&name).display());
+            let script = format!("{entered}; {} calls {EACH} /dev/null; exec sleep 1000", workload.display());
+            Process(Command::new("sh").args(["-c", &script]).spawn().unwrap())
+        })
+        .collect();
+    let comm = |process: &Process| fs::read_to_string(format!("/proc/{}/comm", process.pid())).unwrap();
+    tests::wait_for("all of them to be done", || containers.iter().all(|process| comm(process) == "sleep\n"));
+    // From then on they sleep.
+    let listed = recordings.only();
+    let all = listed["containers"].as_array().unwrap();
+    let number = |container: &Value, name: &str| container[name].as_u64().unwrap();
+    assert_eq!((all.len(), listed["lost"].as_u64()), (CROWD, Some(0)));
+    let bytes: u64 = all.iter().map(|container| number(container, "bytes")).sum();
+    assert!(bytes <= 64 << 20, "{bytes}");
+    let made: Vec<u64> =
+        all.iter().map(|container| number(container, "kept") + number(container, "overwritten")).collect();
+    let (least, most) = (made.iter().min().unwrap(), made.iter().max().unwrap());
+    assert!(*least > 4 * EACH as u64 && most - least < 100, "{least} to {most}");
+    assert!(all.iter().any(|container| number(container, "overwritten") > 0), "all had room");
+    // Its last calls are those of the program that sleeps, and the very last is the one in which it does.
+    let seen = recordings.show(&["crowd", "--last", "5"]);
+    let events = seen.events();
+    for container in all {
+        let of_it: Vec<_> = events.iter().filter(|event| event["cgroup"] == container["container"]["cgroup"]).collect();
+        assert_eq!(of_it.len(), 6, "{container}: {of_it:?}");
+        assert!(of_it.iter().all(|event| event["comm"] == "sleep"), "{of_it:?}");
+        assert!(of_it.iter().any(|event| event["syscall"] == "clock_nanosleep" && event["ret"] == Value::Null));
+    }
+}
+
+#[test]
+fn what_is_shown_while_it_is_written_over_is_whole() {
+    let _loads = loads_programs();
+    let recordings = Recordings::new("torn");
+    let cgroups = Cgroups::new("torn");
+    recordings.run(&["start", "--name", "torn", "--cgroup", &cgroups.make(""), "--budget", "1MiB"]);
+    let entered = format!("echo $$ > {}/cgroup.procs", cgroups.directory("").display());
+    let script = format!("{entered}; while :; do {} calls 100000 /dev/null; done", dist("workload").display());
+    // One for each processor, and one more.
+    let writers: Vec<Process> =
+        (0..3).map(|_| Process(Command::new("sh").args(["-c", &script]).spawn().unwrap())).collect();
+    let mut checked = 0;
+    for _ in 0..20 {
+        let seen = recordings.show(&["torn"]);
+        let mut last: HashMap<(u64, &str), u64> = HashMap::new();
+        let mut times = "";
+        for event in seen.events().into_iter().filter(|event| event["comm"] == "workload") {
+            let (name, time) = (event["syscall"].as_str().unwrap_or_default(), event["time"].as_str().unwrap());
+            let (arg, ret) = match name {
+                "getpgid" => ("pid", -3),
+                "dup" => ("fildes", -9),
+                _ => continue,
+            };
+            let number = event["args"][arg].as_u64().unwrap();
+            assert_eq!(event["ret"], ret, "{event}");
+            assert!(number >= 1 << 30 && times <= time, "{event}");
+            let before = last.insert((event["tid"].as_u64().unwrap(), name), number);
+            assert!(before.is_none_or(|before| before < number), "{before:?}: {event}");
+            times = time;
+            checked += 1;
+        }
+    }
+    drop(writers);
+    assert!(checked > 1000, "{checked}");
 }

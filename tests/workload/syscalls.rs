@@ -69,6 +69,8 @@ fn calls_with_content() {
         assert_eq!(libc::write(fd, text.as_ptr().cast(), text.len()), text.len() as isize);
         assert_eq!(libc::pread(fd, back.as_mut_ptr().cast(), 8, 4), 8);
         assert_eq!(libc::close(fd), 0);
+        // Another one of these may have done it.
+        libc::unlink(file.as_ptr());
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
         let address = libc::sockaddr_in {
             sin_family: libc::AF_INET as u16,
