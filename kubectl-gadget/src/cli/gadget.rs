@@ -155,7 +155,9 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         for gadget in gadgets::catalogue::CATALOGUE.0 {
-            command(gadget).debug_assert();
+            let command = command(gadget);
+            assert_eq!(command.get_about().map(ToString::to_string), Some(capitalised(gadget.summary)));
+            command.debug_assert();
         }
     }
 }

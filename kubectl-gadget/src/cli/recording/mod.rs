@@ -30,7 +30,7 @@ use crate::run::targets::Wanted;
 use crate::run::{self, Place, Run};
 use crate::status::{NodeStatus, ask_all, ask_local};
 
-/// What can be done with recordings of a gadget.
+// What can be done with recordings of a gadget. As documentation it would be the help of the gadget.
 #[derive(Subcommand)]
 pub(super) enum RecordingCommand {
     /// Record from now on, also when this command has ended, until it is stopped
@@ -45,7 +45,7 @@ pub(super) enum RecordingCommand {
     Stop(StopArgs),
 }
 
-/// What is recorded of them.
+// What is recorded of them.
 #[derive(Args)]
 #[command(next_help_heading = "Which of their calls")]
 pub(super) struct CallArgs {
@@ -147,7 +147,7 @@ pub(super) struct StopArgs {
     agents: AgentsArgs,
 }
 
-/// Where recordings are.
+// Where recordings are.
 #[derive(Args)]
 struct AgentsArgs {
     #[command(flatten)]
@@ -156,7 +156,7 @@ struct AgentsArgs {
     local: LocalArgs,
 }
 
-/// Those of a host without a cluster.
+// Those of a host without a cluster.
 #[derive(Args)]
 #[command(next_help_heading = "On this host, without a cluster")]
 struct LocalArgs {
