@@ -11,7 +11,7 @@ use libbpf_rs::Link;
 use crate::clock;
 use crate::loss::OVERWRITTEN;
 use crate::member::Member;
-use crate::pods::cgroup::{Cgroup, Naming};
+use crate::pods::cgroup::Cgroup;
 use crate::pods::selection::{Verdict, verdict};
 use crate::pods::slots;
 use crate::pods::tracker::Tracker;
@@ -135,7 +135,9 @@ impl Recording {
             let Some(mut replay) = member.replay.take() else { continue };
             while !replay.is_over() && !member.is_congested() {
                 chunk.clear();
-                self.recorder.replay(&mut replay, &mut chunk, |header| !is_pending(cgroup(header).as_deref()));
+                self.recorder.replay(&mut replay, &mut chunk, |header| {
+                    !cgroup(header).is_some_and(|cgroup| cgroup.is_pending())
+                });
                 for record in records(&chunk).map_while(Result::ok) {
                     member.take(&record.header, record.bytes, cgroup(&record.header).as_ref(), &[]);
                 }
@@ -207,8 +209,4 @@ fn underway(lists: &[Link]) -> Vec<u8> {
 
 fn is_wanted(member: &Member, cgroup: Option<&Cgroup>) -> bool {
     verdict(&member.selector, cgroup) == Verdict::Wanted
-}
-
-fn is_pending(cgroup: Option<&Cgroup>) -> bool {
-    cgroup.is_some_and(|cgroup| matches!(cgroup.naming, Naming::Pending { .. }))
 }

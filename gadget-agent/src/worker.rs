@@ -15,7 +15,7 @@ use crate::error::AgentError;
 use crate::instance::{Command, Instances, Key};
 use crate::loss::KernelLoss;
 use crate::member::Member;
-use crate::pods::cgroup::{Cgroup, Naming};
+use crate::pods::cgroup::Cgroup;
 use crate::pods::slots;
 use crate::pods::tracker::Tracker;
 use crate::recording::Recording;
@@ -334,7 +334,7 @@ impl Worker {
                 continue;
             }
             let cgroup = self.cgroup(&header);
-            if is_pending(cgroup.as_deref()) {
+            if cgroup.as_deref().is_some_and(Cgroup::is_pending) {
                 self.hold(&header, record);
             } else {
                 self.deliver(&header, record, cgroup.as_ref());
@@ -372,7 +372,7 @@ impl Worker {
         for record in std::mem::take(&mut self.held) {
             let Ok(header) = Header::read(&record) else { continue };
             let cgroup = self.cgroup(&header);
-            if is_pending(cgroup.as_deref()) {
+            if cgroup.as_deref().is_some_and(Cgroup::is_pending) {
                 // There was room for it before.
                 self.held_shares.admit(header.slot, record.len());
                 self.held.push_back(record);
@@ -439,10 +439,6 @@ fn new_misses(missed: &mut (u64, u64), now: u64) -> Option<Gap> {
     let count = now.checked_sub(before).filter(|count| *count > 0)?;
     let reason = format!("the kernel left out {count} runs of a program that was interrupted by itself");
     Some(Gap { from_ns, to_ns: missed.1, reason })
-}
-
-fn is_pending(cgroup: Option<&Cgroup>) -> bool {
-    cgroup.is_some_and(|cgroup| matches!(cgroup.naming, Naming::Pending { .. }))
 }
 
 #[cfg(test)]

@@ -53,25 +53,20 @@ fn node_of(pod: &Pod) -> String {
 async fn ask_one(cluster: &Cluster, pod: &Pod, request: Request) -> NodeStatus {
     let answer = match why_not_ready(pod) {
         Some(trouble) => Err(trouble.why),
-        None => match connection::connect(cluster, &pod.name_any()).await {
-            Ok(connection) => converse(connection, request).await,
-            Err(error) => Err(format!("{error:#}")),
-        },
+        None => converse(connection::connect(cluster, &pod.name_any()).await, request).await,
     };
     NodeStatus { node: node_of(pod), answer }
 }
 
 /// Asks an agent of this host.
 pub(crate) async fn ask_local(local: &Local, request: Request) -> NodeStatus {
-    let answer = match local.connect() {
-        Ok(connection) => converse(connection, request).await,
-        Err(error) => Err(format!("{error:#}")),
-    };
+    let answer = converse(local.connect(), request).await;
     let node = answer.as_ref().ok().and_then(|answer| answer.hello.node.as_ref()).map(|node| node.name.clone());
     NodeStatus { node: node.unwrap_or_default(), answer }
 }
 
-async fn converse(connection: Connection, request: Request) -> Result<Answer, String> {
+async fn converse(connected: anyhow::Result<Connection>, request: Request) -> Result<Answer, String> {
+    let connection = connected.map_err(|error| format!("{error:#}"))?;
     let mut answer = Answer::default();
     let (_nobody, stop) = watch::channel(false);
     let ending = conversation::hold(connection, request, stop, |frame| match frame {

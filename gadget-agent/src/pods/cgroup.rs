@@ -46,6 +46,11 @@ impl Cgroup {
         }
     }
 
+    /// Whether its names are still looked for.
+    pub(crate) fn is_pending(&self) -> bool {
+        matches!(self.naming, Naming::Pending { .. })
+    }
+
     /// The same, with nothing more to be expected of its names.
     pub(crate) fn without_names(&self) -> Self {
         Self { naming: Naming::Done(Names::default()), ..self.clone() }

@@ -2,7 +2,7 @@
 
 use gadgets::spec::{Host, Selector};
 
-use super::cgroup::{Cgroup, Naming};
+use super::cgroup::Cgroup;
 use super::pod::Pod;
 
 /// The answer.
@@ -31,7 +31,7 @@ pub(crate) fn verdict(selector: &Selector, cgroup: Option<&Cgroup>) -> Verdict {
         let is_within_any = || selector.cgroups.iter().any(|path| is_within(&cgroup.path, path));
         return wanted_if(cgroup.identity.is_none() && (selector.cgroups.is_empty() || is_within_any()));
     }
-    if matches!(cgroup.naming, Naming::Pending { .. }) {
+    if cgroup.is_pending() {
         return Verdict::Pending;
     }
     if selector.host == Host::All {
@@ -124,6 +124,7 @@ pub(crate) fn is_within(path: &str, ancestor: &str) -> bool {
 mod tests {
     use super::*;
     use crate::pods::bundle::Names;
+    use crate::pods::cgroup::Naming;
     use crate::pods::path::identify;
     use gadgets::workload::Workload;
     use std::sync::Arc;

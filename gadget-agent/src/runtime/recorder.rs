@@ -174,8 +174,7 @@ impl Recorder {
     /// If there are hardly any queues left, has those used again of whom nothing more is wanted, oldest first. What is there of
     /// them is forgotten.
     fn make_room(&mut self) {
-        let spare = self.queues.iter().filter(|queue| queue.owner.is_none()).count();
-        let missing = SPARES.saturating_sub(spare + QUEUES as usize - self.queues.len());
+        let missing = SPARES.saturating_sub(self.spare() + QUEUES as usize - self.queues.len());
         let over = self.owned().filter_map(|(queue, owner)| Some((owner.has_failed(), owner.over_ns?, queue.tag)));
         let mut over: Vec<_> = over.collect();
         over.sort_unstable();
@@ -297,17 +296,20 @@ impl Recorder {
         self.make_spares(cgroups.saturating_sub(self.owned().count()) + SPARES);
     }
 
+    /// How many queues nobody has.
+    fn spare(&self) -> usize {
+        self.queues.iter().filter(|queue| queue.owner.is_none()).count()
+    }
+
     /// Makes spare queues, as long as there is room for some.
     fn restock(&mut self) {
-        let spare = self.queues.iter().filter(|queue| queue.owner.is_none()).count();
-        if spare <= SPARES / 2 {
+        if self.spare() <= SPARES / 2 {
             self.make_spares(SPARES);
         }
     }
 
     fn make_spares(&mut self, wanted: usize) {
-        let spare = self.queues.iter().filter(|queue| queue.owner.is_none()).count();
-        let wanted = (self.queues.len() + wanted.saturating_sub(spare)).min(QUEUES as usize);
+        let wanted = (self.queues.len() + wanted.saturating_sub(self.spare())).min(QUEUES as usize);
         while self.queues.len() < wanted {
             let first = self.queues.len() as u32;
             let numbers = first..(first + AT_ONCE).min(wanted as u32);
