@@ -16,8 +16,11 @@ fn compile() -> Result<(), String> {
     bpf::compile::compile_directory(&here.join("tiny"), &include)?;
 
     let variable = |name: &str| env::var(name).map_err(|error| format!("{name}: {error}"));
-    let source = here.join("bench/classic.bpf.c");
-    println!("cargo:rerun-if-changed={}", source.display());
-    let object = Path::new(&variable("OUT_DIR")?).join("classic.bpf.o");
-    bpf::compile::compile(&source, &object, &include, &variable("CARGO_CFG_TARGET_ARCH")?)
+    let (out, arch) = (variable("OUT_DIR")?, variable("CARGO_CFG_TARGET_ARCH")?);
+    let classic = here.join("bench/classic");
+    println!("cargo:rerun-if-changed={}", classic.display());
+    bpf::compile::sources(&classic)?.iter().try_for_each(|(name, source)| {
+        let object = Path::new(&out).join(format!("classic-{name}.bpf.o"));
+        bpf::compile::compile(source, &object, &include, &arch)
+    })
 }

@@ -25,6 +25,7 @@ use machine::Machine;
 use report::Measured;
 use rows::{ROWS, Row};
 use stage::Stage;
+use tools::classic;
 
 /// Measures the gadgets.
 #[derive(Parser)]
@@ -46,6 +47,8 @@ enum Command {
     /// Be the tool that ours is compared with
     #[command(hide = true)]
     Classic {
+        /// What it watches
+        kind: classic::Kind,
         /// The mount namespace to watch
         mntns: u32,
     },
@@ -53,8 +56,8 @@ enum Command {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    if let Some(Command::Classic { mntns }) = args.command {
-        return tools::classic::run(mntns);
+    if let Some(Command::Classic { kind, mntns }) = args.command {
+        return classic::run(kind, mntns);
     }
     let known: Vec<&str> = rows::all().map(|row| row.name).collect();
     let unknown = args.rows.iter().find(|name| !known.contains(&name.as_str()));

@@ -7,6 +7,7 @@ use super::{Goal, Row};
 use crate::load::Load;
 use crate::stage::Stage;
 use crate::table::Table;
+use crate::tools::classic::Kind;
 use crate::tools::{Classic, Ours, Place, Running, Tool};
 
 const OURS: &str = "kubectl gadget opensnoop";
@@ -46,7 +47,7 @@ pub(super) static ROW: Row = Row {
 fn measure(stage: &Stage) -> Result<Table> {
     let columns = [(SLOWDOWN, "x"), (MISSING, ""), (LOST, ""), (UNTOLD, ""), (CPU, "s"), (MEMORY, "MB"), (FIRST, "ms")];
     let mut table = Table::new(&columns);
-    let (classic, table_of_ours) = (Classic::watching()?, Ours::table("opensnoop", &stage.watched));
+    let (classic, table_of_ours) = (Classic::watching(Kind::Opens)?, Ours::table("opensnoop", &stage.watched));
     let json = Ours::json("opensnoop", &stage.watched);
     for _ in 0..stage.rounds {
         for (thousands, place) in [(200, Place::Terminal), (200, Place::File), (400, Place::Terminal)] {

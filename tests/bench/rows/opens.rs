@@ -7,6 +7,7 @@ use super::{Goal, Row};
 use crate::load::Load;
 use crate::stage::Stage;
 use crate::table::Table;
+use crate::tools::classic::Kind;
 use crate::tools::{Classic, Ours, Place, Running, Tool};
 
 const NOBODY: &str = "nobody watches";
@@ -60,17 +61,16 @@ pub(super) static WATCHED: Row = Row {
         }),
     ],
     note: "Near 1.40, on either side of it from run to run. By perf, of the time of a traced open: the program itself 6%, the \
-           tracepoint's way to it 5%, look-ups 4%, clocks 3%, the ring 2%. Next: a look-up less where no container is being \
-           entered, and the record built in the ring (5.19 has a call for that).",
+           tracepoint's way to it 5%, look-ups 4%, clocks 3%, the ring 2%. Next: the record built in the ring (5.19 has a call for that).",
 };
 
 fn unwatched(stage: &Stage) -> Result<Table> {
     // Differences are small, and turns short.
-    measure(stage, stage.rounds * 3, &[&Classic::elsewhere(), &Ours::json("opensnoop", &stage.other)])
+    measure(stage, stage.rounds * 3, &[&Classic::elsewhere(Kind::Opens), &Ours::json("opensnoop", &stage.other)])
 }
 
 fn watched(stage: &Stage) -> Result<Table> {
-    let (classic, ours) = (Classic::watching()?, Ours::json("opensnoop", &stage.watched));
+    let (classic, ours) = (Classic::watching(Kind::Opens)?, Ours::json("opensnoop", &stage.watched));
     let mut tools: Vec<&dyn Tool> = vec![&classic, &ours];
     tools.extend(stage.rivals.all());
     measure(stage, stage.rounds, &tools)

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What opensnoop is measured beside: opens watched as tools usually do it. A program where the call begins keeps its
- * arguments in a map, another where it ends makes a record of fixed size of them; what decides is the mount namespace,
- * found by following pointers; and each record wakes the reader.
+ * What opensnoop is measured beside. A program where the call begins keeps its arguments in a map, another where it ends makes a
+ * record of fixed size of them, and each record wakes the reader.
  */
-#include "kernel.h"
+#include "classic.h"
 
 #define PATH_LENGTH 256
 
@@ -24,27 +23,6 @@ struct event {
 	char comm[TASK_COMM_LEN];
 	char path[PATH_LENGTH];
 };
-
-/* Where the kernel puts a call's arguments and its result for tracepoints. */
-struct call_begins {
-	__u64 common;
-	__s64 number;
-	__u64 args[6];
-};
-
-struct call_ends {
-	__u64 common;
-	__s64 number;
-	__s64 ret;
-};
-
-/* Mount namespaces that are watched. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __u32);
-	__type(value, __u8);
-} watched SEC(".maps");
 
 /* By thread. */
 struct {
@@ -66,20 +44,12 @@ struct {
 	__type(value, __u64);
 } lost SEC(".maps");
 
-static __always_inline __u32 mount_namespace(void)
-{
-	struct task_struct *task = (void *)bpf_get_current_task();
-
-	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
-}
-
 static __always_inline int begin(__u64 path, __u32 flags)
 {
 	struct begun call = { .path = (const char *)path, .flags = flags };
-	__u32 mntns = mount_namespace();
 	__u32 tid = bpf_get_current_pid_tgid();
 
-	if (bpf_map_lookup_elem(&watched, &mntns))
+	if (is_watched())
 		bpf_map_update_elem(&calls, &tid, &call, BPF_ANY);
 	return 0;
 }
