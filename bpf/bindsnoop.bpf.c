@@ -118,6 +118,7 @@ static __always_inline void read_device(char *name, const struct sock *sk)
 /* bind(socket, address, size of address) */
 static __always_inline void bind_done(long ret)
 {
+	struct task_struct *task = current_task();
 	struct pt_regs___kernel *regs;
 	struct bind bind = {};
 	struct sock *sk;
@@ -125,9 +126,9 @@ static __always_inline void bind_done(long ret)
 
 	if (failed_only && ret >= 0)
 		return;
-	if (!gadget_wanted(&bind.header, 0))
+	if (!gadget_wanted(&bind.header, 0, task))
 		return;
-	regs = task_syscall_regs();
+	regs = syscall_regs_of(task);
 	bind.fd = syscall_argument(regs, 0);
 	sk = current_socket(bind.fd);
 	family = endpoint_of_sockaddr(&bind.address, (const void *)syscall_argument(regs, 1), syscall_argument(regs, 2));
@@ -135,10 +136,10 @@ static __always_inline void bind_done(long ret)
 		family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	if (!is_internet(family))
 		return;
-	bind.pid = bpf_get_current_pid_tgid() >> 32;
-	bind.uid = bpf_get_current_uid_gid();
+	bind.pid = task_pid(task);
+	bind.uid = task_uid(task);
 	bind.ret = ret;
-	bpf_get_current_comm(bind.comm, sizeof(bind.comm));
+	read_task_comm(bind.comm, task);
 	if (sk) {
 		bind.protocol = BPF_CORE_READ(sk, sk_protocol);
 		bind.options = bind_options(sk);
@@ -155,7 +156,7 @@ SYSCALL_END(bind, bind_done)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(any_bind_exited, struct pt_regs *regs, long ret)
 {
-	if (syscall_number((void *)regs) == __NR_bind)
+	if (syscall_number(current_task(), (void *)regs) == __NR_bind)
 		bind_done(ret);
 	return 0;
 }

@@ -72,11 +72,11 @@ static __always_inline bool was_shown(const struct check *check)
 #define CAP_SYS_ADMIN 21
 
 /* Whoever wants memory is asked whether it may have the last of it, too: all programs do that, and lose nothing without. */
-static __always_inline bool is_noise(int capability, enum audit audit)
+static __always_inline bool is_noise(struct task_struct *task, int capability, enum audit audit)
 {
 	if (capability != CAP_SYS_ADMIN || audit == yes)
 		return false;
-	switch (syscall_number(task_syscall_regs())) {
+	switch (syscall_number(task, syscall_regs_of(task))) {
 	case __NR_brk:
 	case __NR_clone:
 	case __NR_clone3:
@@ -107,25 +107,25 @@ struct question {
 /* `ctx` is that of a program in the function that is asked; NULL if the stack is known. */
 static __always_inline void capability_checked(void *ctx, const struct question *asked, int ret)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *task = current_task();
 	const struct user_namespace *target = asked->target;
 	struct check check = {};
 
 	if ((failed_only && !ret) || (audit_only && asked->audit == no))
 		return;
-	if (!gadget_wanted(&check.header, 0))
+	if (!gadget_wanted(&check.header, 0, task))
 		return;
-	if (quiet_noise && is_noise(asked->capability, asked->audit))
+	if (quiet_noise && is_noise(task, asked->capability, asked->audit))
 		return;
 	check.capability = asked->capability;
 	check.ret = ret;
 	/* What the runtime does is usually not shown. */
 	if (unique && !(check.header.flags & GADGET_SETUP) && was_shown(&check))
 		return;
-	check.pid = bpf_get_current_pid_tgid() >> 32;
-	check.uid = bpf_get_current_uid_gid();
-	bpf_get_current_comm(check.comm, sizeof(check.comm));
-	check.syscall = syscall_number(task_syscall_regs());
+	check.pid = task_pid(task);
+	check.uid = task_uid(task);
+	read_task_comm(check.comm, task);
+	check.syscall = syscall_number(task, syscall_regs_of(task));
 	check.audit = asked->audit;
 	check.user_namespace = BPF_CORE_READ(target, ns.inum);
 	check.own_user_namespace = BPF_CORE_READ(task, cred, user_ns, ns.inum);
@@ -191,7 +191,7 @@ int BPF_KPROBE(cap_capable_called, const struct cred *cred, const struct user_na
 	struct gadget_header header = {};
 
 	/* Where it returns nothing is left of the stack. */
-	if (gadget_wants_stacks && HAS_STACK_BELOW_KRETPROBES && gadget_wanted(&header, 0))
+	if (gadget_wants_stacks && HAS_STACK_BELOW_KRETPROBES && gadget_wanted(&header, 0, current_task()))
 		question.stack = kernel_stack(ctx);
 	bpf_map_update_elem(&questions, &task, &question, BPF_ANY);
 	return 0;

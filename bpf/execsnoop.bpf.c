@@ -57,11 +57,11 @@ static __always_inline struct exec_buffer *get_buffer(void)
 /* Starts a record of the current task, or returns NULL if nobody wants it. It is ended by exec_send. */
 static __always_inline struct exec_buffer *exec_begin(int ret)
 {
-	struct task_struct *task, *parent;
+	struct task_struct *task = current_task(), *parent;
 	struct gadget_header header = {};
 	struct exec_buffer *b;
 
-	if (!gadget_wanted(&header, 0))
+	if (!gadget_wanted(&header, 0, task))
 		return NULL;
 	b = get_buffer();
 	if (!b)
@@ -72,13 +72,12 @@ static __always_inline struct exec_buffer *exec_begin(int ret)
 	}
 	b->exec.header = header;
 
-	task = (void *)bpf_get_current_task();
 	parent = BPF_CORE_READ(task, real_parent);
-	b->exec.pid = bpf_get_current_pid_tgid() >> 32;
+	b->exec.pid = task_pid(task);
 	b->exec.ppid = BPF_CORE_READ(parent, tgid);
-	b->exec.uid = bpf_get_current_uid_gid();
+	b->exec.uid = task_uid(task);
 	b->exec.ret = ret;
-	bpf_get_current_comm(b->exec.comm, sizeof(b->exec.comm));
+	read_task_comm(b->exec.comm, task);
 	bpf_core_read_str(b->exec.pcomm, sizeof(b->exec.pcomm), &parent->comm);
 	return b;
 }
@@ -184,7 +183,7 @@ static __always_inline void exec_failed(long ret, const int first)
 	if (!b)
 		return;
 
-	regs = task_syscall_regs();
+	regs = syscall_regs_of(current_task());
 	file = exec_set_file(b, bpf_probe_read_user_str(b->tails, FILE_MAX, (const char *)syscall_argument(regs, first)));
 
 	argv = syscall_argument(regs, first + 1);
@@ -226,7 +225,7 @@ int BPF_PROG(any_exec_failed, struct pt_regs *regs, long ret)
 
 	if (ret >= 0)
 		return 0;
-	number = syscall_number((void *)regs);
+	number = syscall_number(current_task(), (void *)regs);
 	if (number == __NR_execve)
 		execve_done(ret);
 	else if (number == __NR_execveat)

@@ -30,7 +30,7 @@ static __always_inline void state_changed(const struct sock *sk, int old, int ne
 		return;
 	if (new == TCP_SYN_SENT) {
 		/* In connect(2). Its own port is not chosen yet. */
-		if (!gadget_socket_wanted(&flow.header, 0, sk) || !task_wanted())
+		if (!gadget_socket_wanted(&flow.header, 0, sk) || !task_wanted(current_task()))
 			return;
 		set_current_task(&flow);
 	} else if (old == TCP_SYN_RECV && (new == TCP_ESTABLISHED || new == TCP_FIN_WAIT1)) {
@@ -66,7 +66,7 @@ static __always_inline void associates(const struct sock *sk, const void *name, 
 	if (!is_internet_socket(sk, IPPROTO_SCTP))
 		return;
 	socket_used(sk);
-	if (!gadget_socket_wanted(&flow.header, 0, sk) || !task_wanted())
+	if (!gadget_socket_wanted(&flow.header, 0, sk) || !task_wanted(current_task()))
 		return;
 	if (!is_named(sk, endpoint_of_copied_sockaddr(&flow.peer, name, size)))
 		return;
@@ -106,7 +106,7 @@ int BPF_PROG(association_accepted, struct sock *sk)
 		return 0;
 	/* Nobody knows of its listener. */
 	socket_used(sk);
-	if (!gadget_socket_wanted(&flow.header, 0, sk) || !task_wanted())
+	if (!gadget_socket_wanted(&flow.header, 0, sk) || !task_wanted(current_task()))
 		return 0;
 	endpoint_of_socket(&flow.local, sk);
 	endpoint_of_peer(&flow.peer, sk);
@@ -192,14 +192,14 @@ static __always_inline bool is_new(const struct flow *flow)
 /* Whether somebody may want what the current task does; who wants it in the end is asked when it turns out to be new. */
 static __always_inline bool may_be_wanted(struct flow *flow)
 {
-	flow->header.cgroup = current_cgroup();
+	flow->header.cgroup = current_cgroup(current_task());
 	return cgroup_wanted(flow->header.cgroup);
 }
 
 /* By the current task. */
 static __noinline void datagram_seen(struct flow *flow, const struct sock *sk, bool is_sent)
 {
-	if (!is_new(flow) || !gadget_wanted(&flow->header, 0))
+	if (!is_new(flow) || !gadget_wanted(&flow->header, 0, current_task()))
 		return;
 	set_current_task(flow);
 	show_datagram(flow, sk, is_sent);
@@ -285,7 +285,7 @@ static __always_inline void was_sent(struct flow *flow, const struct sock *sk, c
 /* sendto(socket, bytes, size, flags, name, size of name) */
 static __always_inline void sendto_done(long ret)
 {
-	struct pt_regs___kernel *regs = task_syscall_regs();
+	struct pt_regs___kernel *regs = syscall_regs_of(current_task());
 	struct flow flow = {};
 	struct sock *sk = sending_socket(&flow, regs);
 
@@ -296,7 +296,7 @@ static __always_inline void sendto_done(long ret)
 /* sendmsg(socket, message, flags); sendmmsg(socket, messages, number of them, flags), which returns how many were sent. */
 static __always_inline void messages_done(long count)
 {
-	struct pt_regs___kernel *regs = task_syscall_regs();
+	struct pt_regs___kernel *regs = syscall_regs_of(current_task());
 	struct flow flow = {};
 	struct sock *sk = sending_socket(&flow, regs);
 	struct message message;
@@ -329,7 +329,7 @@ static __always_inline void sendmmsg_done(long ret)
 static __always_inline void write_done(long ret)
 {
 	struct flow flow = {};
-	struct sock *sk = sending_socket(&flow, task_syscall_regs());
+	struct sock *sk = sending_socket(&flow, syscall_regs_of(current_task()));
 
 	if (sk)
 		was_sent(&flow, sk, NULL, 0);
@@ -345,7 +345,7 @@ SYSCALL_EXIT(writev, write_done)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(any_send_exited, struct pt_regs *regs, long ret)
 {
-	switch (syscall_number((void *)regs)) {
+	switch (syscall_number(current_task(), (void *)regs)) {
 	case __NR_sendto:
 		sendto_done(ret);
 		break;

@@ -63,9 +63,9 @@ struct request {
 	__u64 mode;
 };
 
-static __always_inline struct request open_request(const enum open_call call)
+static __always_inline struct request open_request(struct task_struct *task, const enum open_call call)
 {
-	struct pt_regs___kernel *regs = task_syscall_regs();
+	struct pt_regs___kernel *regs = syscall_regs_of(task);
 	struct request request = {};
 	struct open_how how = {};
 
@@ -141,6 +141,7 @@ static __always_inline bool is_noise(const char *path, __u64 flags)
 
 static __always_inline void open_done(long ret, const enum open_call call)
 {
+	struct task_struct *task = current_task();
 	struct gadget_header header = {};
 	struct open_buffer *b;
 	struct request request;
@@ -151,7 +152,7 @@ static __always_inline void open_done(long ret, const enum open_call call)
 
 	if (failed_only && ret >= 0)
 		return;
-	if (!gadget_wanted(&header, 0))
+	if (!gadget_wanted(&header, 0, task))
 		return;
 	b = bpf_map_lookup_elem(&buffer, &zero);
 	if (!b)
@@ -161,12 +162,12 @@ static __always_inline void open_done(long ret, const enum open_call call)
 		return;
 	}
 	b->open.header = header;
-	b->open.pid = bpf_get_current_pid_tgid() >> 32;
-	b->open.uid = bpf_get_current_uid_gid();
+	b->open.pid = task_pid(task);
+	b->open.uid = task_uid(task);
 	b->open.ret = ret;
-	bpf_get_current_comm(b->open.comm, sizeof(b->open.comm));
+	read_task_comm(b->open.comm, task);
 
-	request = open_request(call);
+	request = open_request(task, call);
 	b->open.flags = portable_open_flags(request.flags);
 	b->open.mode = request.mode & 07777;
 	length = request.path ? bpf_probe_read_user_str(b->path, PATH_MAX + 1, request.path) : 0;
@@ -241,7 +242,7 @@ SYSCALL_END(open_by_handle_at, open_by_handle_at_done)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(any_open_exited, struct pt_regs *regs, long ret)
 {
-	switch (syscall_number((void *)regs)) {
+	switch (syscall_number(current_task(), (void *)regs)) {
 #ifdef __NR_open
 	case __NR_open:
 		open_path_done(ret);
@@ -299,6 +300,7 @@ SEC("tp_btf/io_uring_submit_req")
 int BPF_PROG(uring_submitted, struct io_kiocb *req)
 {
 	__u8 opcode = BPF_CORE_READ(req, opcode);
+	struct task_struct *task = current_task();
 	struct gadget_header header = {};
 	struct uring_open *asked;
 	struct filename *filename;
@@ -309,7 +311,7 @@ int BPF_PROG(uring_submitted, struct io_kiocb *req)
 
 	if (opcode != IORING_OP_OPENAT && opcode != IORING_OP_OPENAT2)
 		return 0;
-	if (!gadget_wanted(&header, 0))
+	if (!gadget_wanted(&header, 0, task))
 		return 0;
 	b = bpf_map_lookup_elem(&buffer, &zero);
 	if (!b)
@@ -319,9 +321,9 @@ int BPF_PROG(uring_submitted, struct io_kiocb *req)
 		return 0;
 	}
 	b->open.header = header;
-	b->open.pid = bpf_get_current_pid_tgid() >> 32;
-	b->open.uid = bpf_get_current_uid_gid();
-	bpf_get_current_comm(b->open.comm, sizeof(b->open.comm));
+	b->open.pid = task_pid(task);
+	b->open.uid = task_uid(task);
+	read_task_comm(b->open.comm, task);
 	open = (void *)req + bpf_core_field_offset(struct io_kiocb, cmd);
 	/* The kernel has added that itself. */
 	b->open.flags = portable_open_flags(BPF_CORE_READ(open, how.flags) & ~(__u64)O_LARGEFILE);

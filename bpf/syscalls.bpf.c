@@ -116,10 +116,10 @@ static __always_inline bool was_shown(const struct caller *caller, __u32 number)
 /* Of a caller whose programs have not made it before. */
 static __noinline void show(struct caller *caller, long number)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *task = current_task();
 	struct call call = {};
 
-	if (!gadget_wanted(&call.header, caller->is_compat))
+	if (!gadget_wanted(&call.header, caller->is_compat, task))
 		return;
 	call.seccomp = BPF_CORE_READ(task, seccomp.mode);
 	caller->is_setup = !!(call.header.flags & GADGET_SETUP);
@@ -127,9 +127,9 @@ static __noinline void show(struct caller *caller, long number)
 		return;
 	if (was_shown(caller, number))
 		return;
-	call.pid = bpf_get_current_pid_tgid() >> 32;
-	call.uid = bpf_get_current_uid_gid();
-	bpf_get_current_comm(call.comm, sizeof(call.comm));
+	call.pid = task_pid(task);
+	call.uid = task_uid(task);
+	read_task_comm(call.comm, task);
 	call.architecture = caller->is_compat ? COMPAT_ARCHITECTURE : NATIVE_ARCHITECTURE;
 	call.syscall = number;
 	gadget_send(&events, &call.header, sizeof(call));
@@ -138,12 +138,13 @@ static __noinline void show(struct caller *caller, long number)
 SEC("tp_btf/sys_enter")
 int BPF_PROG(call_enters, struct pt_regs *regs, long number)
 {
-	struct caller caller = { .cgroup = current_cgroup() };
+	struct task_struct *task = current_task();
+	struct caller caller = { .cgroup = current_cgroup(task) };
 
 	/* There is no call of such a number. */
 	if (number < 0 || number >= WORDS * WORD_BITS || !cgroup_wanted(caller.cgroup))
 		return 0;
-	caller.is_compat = is_compat_call();
+	caller.is_compat = is_compat_call(task);
 	/* Nearly always. */
 	if (!is_shown(&caller, number))
 		show(&caller, number);

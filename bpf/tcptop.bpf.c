@@ -216,11 +216,14 @@ static __always_inline bool begins(int new)
 /* In the task that connects or listens; of what is accepted the listener's is known already, or nothing is. */
 static __always_inline void connection_begins(struct connection *connection, int new)
 {
+	struct task_struct *task;
+
 	if (new == TCP_ESTABLISHED)
 		return;
-	connection->pid = bpf_get_current_pid_tgid() >> 32;
-	connection->uid = bpf_get_current_uid_gid();
-	bpf_get_current_comm(connection->comm, sizeof(connection->comm));
+	task = current_task();
+	connection->pid = task_pid(task);
+	connection->uid = task_uid(task);
+	read_task_comm(connection->comm, task);
 }
 
 static __always_inline void count_unkept(const struct sock *sk)

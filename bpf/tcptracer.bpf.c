@@ -99,11 +99,13 @@ static __always_inline bool is_shown(bool wanted)
 
 static __always_inline void read_opener(struct opener *opener)
 {
+	struct task_struct *task = current_task();
+
 	opener->began = bpf_ktime_get_boot_ns();
-	opener->pid = bpf_get_current_pid_tgid() >> 32;
-	opener->uid = bpf_get_current_uid_gid();
-	bpf_get_current_comm(opener->comm, sizeof(opener->comm));
-	opener->is_wanted = task_wanted();
+	opener->pid = task_pid(task);
+	opener->uid = task_uid(task);
+	read_task_comm(opener->comm, task);
+	opener->is_wanted = task_wanted(task);
 }
 
 static __always_inline void send_opened(struct opened *opened, const struct opener *opener, enum operation operation, int ret)
@@ -133,7 +135,9 @@ static __always_inline void connection_begins(const struct sock *sk)
 
 static __always_inline bool is_in_connect(const struct opener *opener)
 {
-	return bpf_get_current_pid_tgid() >> 32 == opener->pid && syscall_number(task_syscall_regs()) == __NR_connect;
+	struct task_struct *task = current_task();
+
+	return task_pid(task) == opener->pid && syscall_number(task, syscall_regs_of(task)) == __NR_connect;
 }
 
 static __always_inline void connection_answered(const struct sock *sk, bool is_made)
@@ -270,7 +274,7 @@ static __always_inline void connect_done(long ret)
 
 	if (ret >= 0 || ret == -EINPROGRESS || ret == -EALREADY || ret == -EISCONN || ret == -EINTR || ret <= -ERESTARTSYS)
 		return;
-	regs = task_syscall_regs();
+	regs = syscall_regs_of(current_task());
 	sk = current_socket((__s32)syscall_argument(regs, 0));
 	if (!is_internet_socket(sk, IPPROTO_TCP))
 		return;
@@ -301,7 +305,7 @@ SYSCALL_END(connect, connect_done)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(any_call_exited, struct pt_regs *regs, long ret)
 {
-	switch (syscall_number((void *)regs)) {
+	switch (syscall_number(current_task(), (void *)regs)) {
 	case __NR_accept:
 	case __NR_accept4:
 		accept_done(ret);

@@ -16,7 +16,7 @@ struct call {
 	gadget_result ret GADGET_DOC("what it returned: 0 or more, or why it failed");
 	gadget_arguments args GADGET_DOC("what it was given, decoded as far as the kernel describes the call; else six registers");
 	gadget_syscall syscall GADGET_DOC("system call");
-	__u32 reserved;
+	gadget_duration duration GADGET_DOC("how long it took, or has taken so far");
 };
 
 GADGET_STREAM(events, struct call, 0);
@@ -30,7 +30,7 @@ struct compat_call {
 	gadget_result ret;
 	gadget_arguments args;
 	gadget_compat_syscall syscall;
-	__u32 reserved;
+	gadget_duration duration;
 };
 
 /* The same pages; GADGET_STREAM would make another ring. */
@@ -44,7 +44,7 @@ struct last_call {
 	char comm[TASK_COMM_LEN];
 	gadget_arguments args;
 	gadget_syscall syscall;
-	__u32 reserved;
+	gadget_duration duration;
 };
 
 struct last_call gadget_stream_2 SEC(".gadget.streams") = {};
@@ -90,6 +90,56 @@ static __always_inline bool call_wanted(long number, bool is_compat)
 	return !bpf_map_lookup_elem(&chosen_calls, &key) == (gadget_calls == TASK_NOT);
 }
 
+/* Whether it is recorded how long each call takes. */
+const volatile bool durations = false;
+
+/* When threads have begun the calls in which they are, or their last ones. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); /* set by the agent */
+	__type(key, __u32);     /* tid */
+	__type(value, __u64);
+} calls_begun SEC(".maps");
+
+/* How long a thread has been in its call by now. */
+static __always_inline gadget_duration duration_by(__u64 now, struct task_struct *task)
+{
+	__u32 tid = task_tid(task);
+	__u64 *begun, us;
+
+	if (!durations)
+		return 0;
+	begun = bpf_map_lookup_elem(&calls_begun, &tid);
+	if (!begun || !*begun)
+		return 0;
+	us = (now - *begun + 999) / 1000;
+	return us > 0xffffffff ? 0xffffffff : us;
+}
+
+/* Threads end, and their ids are used again. */
+static __always_inline void forget_begin(struct task_struct *task)
+{
+	__u32 tid = task_tid(task);
+
+	if (durations)
+		bpf_map_delete_elem(&calls_begun, &tid);
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(call_enters, struct pt_regs *regs, long number)
+{
+	struct task_struct *task = current_task();
+	__u32 tid = task_tid(task);
+	__u64 now;
+
+	if (!cgroup_wanted(current_cgroup(task)) || !call_wanted(number, is_compat_call(task)))
+		return 0;
+	now = bpf_ktime_get_boot_ns();
+	/* If there is no room, nobody knows. */
+	bpf_map_update_elem(&calls_begun, &tid, &now, BPF_ANY);
+	return 0;
+}
+
 #define READ_ARGUMENTS(argument)                                                                                       \
 	do {                                                                                                           \
 		call->args.values[0] = argument(regs, 0);                                                              \
@@ -108,22 +158,30 @@ struct of_thread {
 	char comm[TASK_COMM_LEN];
 };
 
-static __always_inline void set_thread(struct of_thread *record, const struct gadget_header *header)
+static __always_inline void set_thread(struct of_thread *record, const struct gadget_header *header, struct task_struct *task)
 {
 	record->header = *header;
-	record->pid = bpf_get_current_pid_tgid() >> 32;
-	record->tid = bpf_get_current_pid_tgid();
-	bpf_get_current_comm(record->comm, sizeof(record->comm));
+	record->pid = task_pid(task);
+	record->tid = task_tid(task);
+	read_task_comm(record->comm, task);
 }
 
+/* A call that returns. */
+struct returning {
+	struct task_struct *task;
+	struct pt_regs___kernel *regs;
+	long ret;
+	gadget_duration duration;
+};
+
 /* The part of a record that every call has. */
-static __always_inline void fill(struct call *call, const struct gadget_header *header, struct pt_regs___kernel *regs, long ret,
-				 bool is_compat)
+static __always_inline void fill(struct call *call, const struct gadget_header *header, const struct returning *from, bool is_compat)
 {
+	struct pt_regs___kernel *regs = from->regs;
 	long number = any_syscall_number(regs);
 
-	set_thread((void *)call, header);
-	call->ret = ret;
+	set_thread((void *)call, header, from->task);
+	call->ret = from->ret;
 	if (is_compat)
 		READ_ARGUMENTS(compat_syscall_argument);
 	else
@@ -133,12 +191,11 @@ static __always_inline void fill(struct call *call, const struct gadget_header *
 	call->args.captured.length = 0;
 	/* By then the registers are those from before the signal, and their call is another's. */
 	call->syscall = number < 0 && !is_compat ? __NR_rt_sigreturn : number;
-	call->reserved = 0;
+	call->duration = from->duration;
 }
 
 /* A function of its own: the verifier must know the size of each of the two places, and clang would make them one. */
-static __noinline void record_captured(struct gadget_header *header, struct pt_regs___kernel *regs, long ret,
-				       const struct capture_shape *shape)
+static __noinline void record_captured(struct gadget_header *header, const struct returning *from, const struct capture_shape *shape)
 {
 	struct recorder_slot slot;
 	struct call *call;
@@ -148,13 +205,13 @@ static __noinline void record_captured(struct gadget_header *header, struct pt_r
 	call = (void *)slot.record;
 	if (!call)
 		return;
-	fill(call, header, regs, ret, false);
+	fill(call, header, from, false);
 	size = sizeof(*call) + capture(shape, call->args.values, &call->ret, (char *)(call + 1), &call->args.captured.length);
 	call->header.size = size;
 	recorder_done(&slot, size, header->time);
 }
 
-static __always_inline void record(struct gadget_header *header, struct pt_regs___kernel *regs, long ret)
+static __always_inline void record(struct gadget_header *header, const struct returning *from)
 {
 	struct recorder_slot slot;
 	struct call *call;
@@ -164,37 +221,38 @@ static __always_inline void record(struct gadget_header *header, struct pt_regs_
 	if (!call)
 		return;
 	header->size = sizeof(*call);
-	fill(call, header, regs, ret, header->stream);
+	fill(call, header, from, header->stream);
 	recorder_done(&slot, sizeof(*call), header->time);
 }
 
 SEC("tp_btf/sys_exit")
 int BPF_PROG(call_exits, struct pt_regs *context, long ret)
 {
-	struct pt_regs___kernel *regs = (void *)context;
+	struct returning from = { .task = current_task(), .regs = (void *)context, .ret = ret };
 	const struct capture_shape *shape = NULL;
 	struct gadget_header header;
 
 	/* What a runtime does on the way into a container would take the memory of what the container does. */
-	if (!gadget_wanted(&header, 0) || header.flags & GADGET_SETUP)
+	if (!gadget_wanted(&header, 0, from.task) || header.flags & GADGET_SETUP)
 		return 0;
-	header.stream = is_compat_call();
-	if (!call_wanted(any_syscall_number(regs), header.stream))
+	header.stream = is_compat_call(from.task);
+	if (!call_wanted(any_syscall_number(from.regs), header.stream))
 		return 0;
+	from.duration = duration_by(header.time, from.task);
 	if (!header.stream)
-		shape = capture_shape(any_syscall_number(regs));
+		shape = capture_shape(any_syscall_number(from.regs));
 	if (shape)
-		record_captured(&header, regs, ret, shape);
+		record_captured(&header, &from, shape);
 	else
-		record(&header, regs, ret);
+		record(&header, &from);
 	return 0;
 }
 
 /* exit(2) and exit_group(2) do not return. */
-static __always_inline void record_last_call(struct gadget_header *header)
+static __always_inline void record_last_call(struct gadget_header *header, struct task_struct *task)
 {
-	struct pt_regs___kernel *regs = task_syscall_regs();
-	long number = syscall_number(regs);
+	struct pt_regs___kernel *regs = syscall_regs_of(task);
+	long number = syscall_number(task, regs);
 	struct recorder_slot slot;
 	struct last_call *call;
 
@@ -206,17 +264,17 @@ static __always_inline void record_last_call(struct gadget_header *header)
 	call = (void *)slot.record;
 	if (!call)
 		return;
-	set_thread((void *)call, header);
+	set_thread((void *)call, header, task);
 	READ_ARGUMENTS(syscall_argument);
 	call->args.number = number;
 	call->args.captured.offset = sizeof(*call);
 	call->args.captured.length = 0;
 	call->syscall = number;
-	call->reserved = 0;
+	call->duration = 0;
 	recorder_done(&slot, sizeof(*call), header->time);
 }
 
-static __always_inline void record_end(struct gadget_header *header, int status, bool is_out_of_memory)
+static __always_inline void record_end(struct gadget_header *header, struct task_struct *task, int status, bool is_out_of_memory)
 {
 	struct recorder_slot slot;
 	struct process_ends *end;
@@ -227,7 +285,7 @@ static __always_inline void record_end(struct gadget_header *header, int status,
 	end = (void *)slot.record;
 	if (!end)
 		return;
-	set_thread((void *)end, header);
+	set_thread((void *)end, header, task);
 	if (status & 0x7f) {
 		end->end = is_out_of_memory ? out_of_memory : killed;
 		end->ret = status & 0x7f;
@@ -239,15 +297,11 @@ static __always_inline void record_end(struct gadget_header *header, int status,
 }
 
 /* Whether a task is the first of its container: there it has the id 1. */
-static __always_inline bool is_init(const struct task_struct *task)
+static __always_inline bool is_init(struct task_struct *task)
 {
-	struct pid *pid = BPF_CORE_READ(task, thread_pid);
-	__u32 level = BPF_CORE_READ(pid, level);
-	int nr = 0;
+	__u32 level, tid = own_tid(task, &level);
 
-	bpf_probe_read_kernel(&nr, sizeof(nr), (void *)pid + bpf_core_field_offset(pid->numbers) + level * bpf_core_type_size(struct upid) +
-						       bpf_core_field_offset(struct upid, nr));
-	return level && nr == 1;
+	return level && tid == 1;
 }
 
 SEC("tp_btf/sched_process_exit")
@@ -257,13 +311,14 @@ int BPF_PROG(task_exits, struct task_struct *task)
 	int status = BPF_CORE_READ(task, exit_code);
 	bool is_out_of_memory;
 
-	if (!gadget_wanted(&header, 0) || header.flags & GADGET_SETUP || has_ended_entering())
+	forget_begin(task);
+	if (!gadget_wanted(&header, 0, task) || header.flags & GADGET_SETUP || has_ended_entering(task))
 		return 0;
-	record_last_call(&header);
+	record_last_call(&header, task);
 	if (BPF_CORE_READ(task, signal, live.counter))
 		return 0;
 	is_out_of_memory = BPF_CORE_READ(task, signal, oom_mm);
-	record_end(&header, status, is_out_of_memory);
+	record_end(&header, task, status, is_out_of_memory);
 	if (is_init(task))
 		recorder_tell_end(&events, &header, status, is_out_of_memory);
 	return 0;
@@ -278,7 +333,7 @@ int list_calls_underway(struct bpf_iter__task *ctx)
 	struct last_call seen = {}, *call = &seen;
 	long number;
 
-	if (!task || !BPF_CORE_READ(task, mm) || !is_asleep(task) || is_compat_call_of(task))
+	if (!task || !BPF_CORE_READ(task, mm) || !is_asleep(task) || is_compat_call(task))
 		return 0;
 	regs = syscall_regs_of(task);
 	number = any_syscall_number(regs);
@@ -296,6 +351,7 @@ int list_calls_underway(struct bpf_iter__task *ctx)
 	call->args.number = number;
 	call->args.captured.offset = sizeof(*call);
 	call->syscall = number;
+	call->duration = duration_by(call->header.time, task);
 	bpf_seq_write(ctx->meta->seq, call, sizeof(*call));
 	return 0;
 }

@@ -278,23 +278,52 @@ static __always_inline bool is_in_slot(__u64 cgroup, __u32 slot)
 	return entry && entry->slot == slot;
 }
 
+static __always_inline void count_entering(__s64 more)
+{
+	__u32 zero = 0;
+	__u64 *count = bpf_map_lookup_elem(&entering_count, &zero);
+
+	if (count)
+		__sync_fetch_and_add(count, more);
+}
+
+/* Before 6.4 what these helpers return has 32 bits. */
+static __always_inline void mark(__u32 tgid, const struct entry_mark *as)
+{
+	if (!(int)bpf_map_update_elem(&entering, &tgid, as, BPF_NOEXIST))
+		count_entering(1);
+	else
+		bpf_map_update_elem(&entering, &tgid, as, BPF_EXIST);
+}
+
+/* Whether there was a mark. */
+static __always_inline bool unmark(__u32 tgid)
+{
+	bool was_marked = !(int)bpf_map_delete_elem(&entering, &tgid);
+
+	if (was_marked)
+		count_entering(-1);
+	return was_marked;
+}
+
 /* Marks a process that the current task puts into a cgroup, if that is a container's. */
 static __always_inline void mark_entering(__u32 tgid, __u64 cgroup)
 {
 	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup);
-	struct entry_mark mark = {};
+	struct task_struct *mover = current_task();
+	struct entry_mark as = {};
 
 	if (!entry || entry->level == LEVEL_OTHER)
 		return;
 	/*
 	 * A runtime is never inside: nothing that a container does may hide what it does next. Nor does it move itself.
 	 */
-	if (tgid == bpf_get_current_pid_tgid() >> 32 || is_in_slot(current_cgroup(), entry->slot)) {
+	if (tgid == task_pid(mover) || is_in_slot(current_cgroup(mover), entry->slot)) {
 		entry->is_new = false;
 		return;
 	}
-	mark.runtime_mntns = mount_namespace((struct task_struct *)bpf_get_current_task());
-	bpf_map_update_elem(&entering, &tgid, &mark, BPF_ANY);
+	as.runtime_mntns = mount_namespace(mover);
+	mark(tgid, &as);
 }
 
 SEC("tp_btf/cgroup_attach_task")
@@ -309,20 +338,20 @@ SEC("tp_btf/sched_process_fork")
 int BPF_PROG(task_forked, struct task_struct *parent, struct task_struct *child)
 {
 	__u32 from = parent->tgid, to = child->tgid;
-	struct entry_mark *mark, copy;
+	struct entry_mark *parents, copy;
 	__u64 cgroup;
 
 	if (from == to)
 		return 0;
-	mark = bpf_map_lookup_elem(&entering, &from);
-	if (mark) {
-		copy = *mark;
-		bpf_map_update_elem(&entering, &to, &copy, BPF_ANY);
+	parents = bpf_map_lookup_elem(&entering, &from);
+	if (parents) {
+		copy = *parents;
+		mark(to, &copy);
 		return 0;
 	}
 	/* clone3 with CLONE_INTO_CGROUP moves nobody: the child is born there. */
 	cgroup = task_cgroup(child);
-	if (cgroup != current_cgroup())
+	if (cgroup != current_cgroup(current_task()))
 		mark_entering(to, cgroup);
 	return 0;
 }
@@ -343,19 +372,19 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(task_became_program, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
 	__u32 tgid = task->tgid;
-	struct entry_mark *mark = bpf_map_lookup_elem(&entering, &tgid);
+	struct entry_mark *as = bpf_map_lookup_elem(&entering, &tgid);
 	struct cgroup_entry *entry;
 	__u64 cgroup;
 
-	if (mark && mark->execs < RUNTIME_EXECS && mark->runtime_mntns == mount_namespace(task)) {
-		mark->execs++;
+	if (as && as->execs < RUNTIME_EXECS && as->runtime_mntns == mount_namespace(task)) {
+		as->execs++;
 		return 0;
 	}
-	if (mark)
-		bpf_map_delete_elem(&entering, &tgid);
+	if (as)
+		unmark(tgid);
 	cgroup = task_cgroup(task);
 	entry = bpf_map_lookup_elem(&cgroups, &cgroup);
-	if (entry && entry->is_new && (mark || !is_runtimes(task, entry->slot)))
+	if (entry && entry->is_new && (as || !is_runtimes(task, entry->slot)))
 		entry->is_new = false;
 	return 0;
 }
@@ -364,16 +393,16 @@ SEC("tp_btf/sched_process_exit")
 int BPF_PROG(task_ended, struct task_struct *task)
 {
 	__u32 tgid = task->tgid, zero = 0, *ended = bpf_map_lookup_elem(&ended_entering, &zero);
-	bool is_entering;
+	bool was_entering;
 
 	if (task->pid != task->tgid)
 		return 0;
 	/* What other threads of a marked one do then is not its runtime's any more. */
-	is_entering = !bpf_map_delete_elem(&entering, &tgid);
-	if (is_entering)
+	was_entering = unmark(tgid);
+	if (was_entering)
 		clear_new(task_cgroup(task));
 	if (ended)
-		*ended = is_entering ? tgid : 0;
+		*ended = was_entering ? tgid : 0;
 	return 0;
 }
 

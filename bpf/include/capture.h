@@ -138,12 +138,12 @@ static __always_inline __u64 capture_source(const struct capture *what, const __
 		if (ret)
 			return address;
 		/* What the program that called was is gone. The kernel puts the name of the file behind the environment. */
-		mm = TASK_MEMBER(struct task_struct, mm);
+		mm = TASK_MEMBER(struct task_struct, current_task(), mm);
 		return BPF_CORE_READ(mm, env_end);
 	case CAPTURE_PROGRAM_ARGUMENTS:
 		if (ret)
 			return 0;
-		mm = TASK_MEMBER(struct task_struct, mm);
+		mm = TASK_MEMBER(struct task_struct, current_task(), mm);
 		address = BPF_CORE_READ(mm, arg_start);
 		*length = BPF_CORE_READ(mm, arg_end) - address;
 		return address;

@@ -9,16 +9,30 @@
 /* Has the verifier refuse the program, if it can come here. What CO-RE tells of the kernel is a constant to it. */
 #define REFUSE_PROGRAM() asm volatile("call -1")
 
-/* Stores a number so that whoever reads it, on another CPU, finds all that was stored before. */
-static __always_inline void publish(__u32 *place, __u32 number)
+/* Stores a number, of 32 or 64 bits, so that whoever reads it, on another CPU, finds all that was stored before. */
+#if defined(__TARGET_ARCH_x86)
+#define publish(place, number)                                                                                          \
+	do {                                                                                                           \
+		barrier();                                                                                             \
+		*(volatile typeof(*(place)) *)(place) = (number);                                                      \
+		barrier();                                                                                             \
+	} while (0)
+#elif defined(__TARGET_ARCH_arm64)
+/* 5.12 */
+#define publish(place, number) ((void)__sync_lock_test_and_set(place, number))
+#endif
+
+/* What is read after it is no older than what was read before. */
+static __always_inline void fence(void)
 {
 #if defined(__TARGET_ARCH_x86)
 	barrier();
-	*(volatile __u32 *)place = number;
-	barrier();
 #elif defined(__TARGET_ARCH_arm64)
 	/* 5.12 */
-	__sync_lock_test_and_set(place, number);
+	__u64 number = 0;
+
+	number = __sync_fetch_and_add(&number, 1);
+	barrier_var(number);
 #endif
 }
 
@@ -71,10 +85,48 @@ static __always_inline bool has_task_pt_regs(void)
 	return bpf_core_enum_value_exists(enum bpf_func_id___v5_15, BPF_FUNC_task_pt_regs___v5_15);
 }
 
-/*
- * The registers with which a task entered the kernel, which the verifier knows as one. Where they cannot be had the program does not
- * load.
- */
+/* ---- A task that the verifier knows as one: its members are loads then. A call costs some 25 ns where returns are guarded. ---- */
+
+static __always_inline struct task_struct *current_task(void)
+{
+	return has_task_pt_regs() ? bpf_get_current_task_btf() : (void *)bpf_get_current_task();
+}
+
+/* A member of a task, or of the structs within it. */
+#define TASK_MEMBER(type, task, member)                                                                                 \
+	(has_task_pt_regs() ? ((type *)(task))->member : BPF_CORE_READ((type *)(task), member))
+
+static __always_inline __u32 task_pid(struct task_struct *task)
+{
+	return TASK_MEMBER(struct task_struct, task, tgid);
+}
+
+static __always_inline __u32 task_tid(struct task_struct *task)
+{
+	return TASK_MEMBER(struct task_struct, task, pid);
+}
+
+static __always_inline __u32 task_uid(struct task_struct *task)
+{
+	return has_task_pt_regs() ? task->cred->uid.val : BPF_CORE_READ(task, cred, uid.val);
+}
+
+static __always_inline void read_task_comm(char *comm, struct task_struct *task)
+{
+	const __u32 *from = (const __u32 *)task->comm;
+	__u32 *to = (__u32 *)comm;
+
+	if (has_task_pt_regs()) {
+		to[0] = from[0];
+		to[1] = from[1];
+		to[2] = from[2];
+		to[3] = from[3];
+	} else {
+		BPF_CORE_READ_STR_INTO((char(*)[TASK_COMM_LEN])comm, task, comm);
+	}
+}
+
+/* The registers with which a task entered the kernel. Where they cannot be had the program does not load. */
 static __always_inline struct pt_regs___kernel *syscall_regs_of(struct task_struct *task)
 {
 	if (has_task_pt_regs())
@@ -86,12 +138,6 @@ static __always_inline struct pt_regs___kernel *syscall_regs_of(struct task_stru
 	REFUSE_PROGRAM();
 	return NULL;
 #endif
-}
-
-/* Those of the current task. */
-static __always_inline struct pt_regs___kernel *task_syscall_regs(void)
-{
-	return syscall_regs_of(has_task_pt_regs() ? bpf_get_current_task_btf() : (void *)bpf_get_current_task());
 }
 
 /* One of them. Where the verifier knows what they are it is a load, which costs less than a call. */
@@ -144,48 +190,48 @@ static __always_inline __u64 compat_syscall_argument(struct pt_regs___kernel *re
 #endif
 }
 
-/* A member of the current task. Likewise. */
-#define TASK_MEMBER(type, member)                                                                                       \
-	(has_task_pt_regs() ? ((type *)bpf_get_current_task_btf())->member :                                            \
-			      BPF_CORE_READ((type *)bpf_get_current_task(), member))
-
-/* Whether the current task is in a system call as a program of 32 bits makes it. */
-static __always_inline bool is_compat_call(void)
+/* Whether a task is in a system call as a program of 32 bits makes it. */
+static __always_inline bool is_compat_call(struct task_struct *task)
 {
 #if defined(__TARGET_ARCH_x86)
 	const __u32 ts_compat = 0x2; /* arch/x86/include/asm/thread_info.h */
 
-	return TASK_MEMBER(struct task_struct___x86, thread_info.status) & ts_compat;
+	return TASK_MEMBER(struct task_struct___x86, task, thread_info.status) & ts_compat;
 #elif defined(__TARGET_ARCH_arm64)
 	const unsigned long tif_32bit = 1 << 22; /* arch/arm64/include/asm/thread_info.h */
 
-	return TASK_MEMBER(struct task_struct___arm64, thread_info.flags) & tif_32bit;
+	return TASK_MEMBER(struct task_struct___arm64, task, thread_info.flags) & tif_32bit;
 #endif
 }
 
-/* The same of any task. */
-static __always_inline bool is_compat_call_of(struct task_struct *task)
+/* Whether a task runs or what it waits for, TASK_* of include/linux/sched.h. */
+static __always_inline __u32 task_run_state(struct task_struct *task)
 {
-#if defined(__TARGET_ARCH_x86)
-	const __u32 ts_compat = 0x2;
+	struct task_struct___v5_14 *newer = (void *)task;
 
-	return BPF_CORE_READ((struct task_struct___x86 *)task, thread_info.status) & ts_compat;
-#elif defined(__TARGET_ARCH_arm64)
-	const unsigned long tif_32bit = 1 << 22;
-
-	return BPF_CORE_READ((struct task_struct___arm64 *)task, thread_info.flags) & tif_32bit;
-#endif
+	if (bpf_core_field_exists(newer->__state))
+		return BPF_CORE_READ(newer, __state);
+	return BPF_CORE_READ(task, state);
 }
 
 /* Whether a task sleeps, and until what it waits for has come: not on a processor, and not waiting for one. */
 static __always_inline bool is_asleep(struct task_struct *task)
 {
-	const unsigned int interruptible_or_not = 0x3; /* include/linux/sched.h */
-	struct task_struct___v5_14 *newer = (void *)task;
+	const __u32 interruptible_or_not = 0x3;
 
-	if (bpf_core_field_exists(newer->__state))
-		return BPF_CORE_READ(newer, __state) & interruptible_or_not;
-	return BPF_CORE_READ(task, state) & interruptible_or_not;
+	return task_run_state(task) & interruptible_or_not;
+}
+
+/* The id of a thread as it sees it itself, in its own pid namespace; `level` is how deep that lies. 0 if the thread has ended. */
+static __always_inline __u32 own_tid(struct task_struct *task, __u32 *level)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	int nr = 0;
+
+	*level = BPF_CORE_READ(pid, level);
+	bpf_probe_read_kernel(&nr, sizeof(nr), (void *)pid + bpf_core_field_offset(pid->numbers) + *level * bpf_core_type_size(struct upid) +
+						       bpf_core_field_offset(struct upid, nr));
+	return nr;
 }
 
 /* The number of the system call that is ending, whoever numbers it; -1 if a signal's handler returns. */
@@ -198,10 +244,10 @@ static __always_inline long any_syscall_number(struct pt_regs___kernel *regs)
 #endif
 }
 
-/* The same; -1 for a 32-bit call on a 64-bit kernel. */
-static __always_inline long syscall_number(struct pt_regs___kernel *regs)
+/* That of a task's call; -1 for a 32-bit call on a 64-bit kernel. */
+static __always_inline long syscall_number(struct task_struct *task, struct pt_regs___kernel *regs)
 {
-	return is_compat_call() ? -1 : any_syscall_number(regs);
+	return is_compat_call(task) ? -1 : any_syscall_number(regs);
 }
 
 /* A program for the end of a system call, at its tracepoint: NAME_exited. It calls `done(ret)`, in the task that made the call. */

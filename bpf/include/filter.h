@@ -4,12 +4,13 @@
  *
  * A slot stands for a pod (or for a container outside pods, or a cgroup that a user named). tracker.bpf.c puts every
  * new cgroup into its pod's slot before a task can enter it; user space alone writes `masks`. Each running instance of
- * a gadget owns one bit. An event that nobody wants costs these two look-ups.
+ * a gadget owns one bit. An event that nobody wants costs these look-ups.
  *
  * The maps belong to tracker.bpf.c; the agent gives them to every gadget.
  */
 #pragma once
 
+#include "compat.h"
 #include "gadget.h"
 
 #define SLOT_HOST 0   /* everything outside pods and containers */
@@ -34,6 +35,32 @@ struct {
 	__type(key, __u64);     /* cgroup id in the hierarchy that is followed */
 	__type(value, struct cgroup_entry);
 } cgroups SEC(".maps");
+
+/*
+ * The slots that were found last, by the end of the cgroup's id: a look into an array costs next to nothing, one into `cgroups` some
+ * 30 ns. A note is one number, so that no two are mixed: the id, the round in which it was made, and the slot. Whatever user space
+ * changes in `cgroups` begins a new round, in which no note from before counts. The kernel itself only adds cgroups that nobody is in
+ * yet; of new containers, and of what may have found no room, there is no note.
+ */
+#define NOTES 1024
+#define NOTE_SLOT_BITS 13
+#define NOTE_ROUND_BITS 19
+#define NOTE_SLOT(note) ((note) & ((1 << NOTE_SLOT_BITS) - 1))
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NOTES);
+	__type(key, __u32);
+	__type(value, __u64);
+} cgroup_notes SEC(".maps");
+
+/* The round, less than 2^NOTE_ROUND_BITS. Before user space begins again with the first it takes away all notes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} cgroup_round SEC(".maps");
 
 /* Cgroups that found no room there: how many so far, and at which number of them user space last found all of them in. */
 enum left_out {
@@ -69,6 +96,14 @@ struct {
 	__type(value, struct entry_mark);
 } entering SEC(".maps");
 
+/* How many these are, and some more if any had to make room. Mostly there are none, and nobody needs to look for one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} entering_count SEC(".maps");
+
 /* The process that has ended last on this CPU, if it was such a one then: its mark is gone when gadgets see its end. 0 if it was not. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -100,11 +135,28 @@ static __always_inline __u64 task_cgroup(struct task_struct *task)
 	return BPF_CORE_READ(state, cgroup, kn, id);
 }
 
-static __always_inline __u64 current_cgroup(void)
+/* The same of the current task. */
+static __always_inline __u64 current_cgroup(struct task_struct *task)
 {
+	struct cgroup_subsys_state **state;
+
+	if (!has_task_pt_regs())
+		return task_cgroup(task);
 	if (gadget_controller == HIERARCHY_UNIFIED)
-		return bpf_get_current_cgroup_id();
-	return task_cgroup((struct task_struct *)bpf_get_current_task());
+		return task->cgroups->dfl_cgrp->kn->id;
+	state = (void *)task->cgroups + bpf_core_field_offset(task->cgroups->subsys) + gadget_controller * sizeof(*state);
+	return (*state)->cgroup->kn->id;
+}
+
+static __always_inline bool is_entering(struct task_struct *task)
+{
+	__u32 zero = 0, tgid;
+	__u64 *count = bpf_map_lookup_elem(&entering_count, &zero);
+
+	if (!count || !*count)
+		return false;
+	tgid = task_pid(task);
+	return bpf_map_lookup_elem(&entering, &tgid);
 }
 
 /* The slot of a cgroup that has no entry: it is the host's, unless some others have none either. */
@@ -175,8 +227,11 @@ static __always_inline bool uid_wanted(__u32 uid)
 static __always_inline bool comm_wanted(const char *comm)
 {
 	struct task_value value = { .field = TASK_COMM };
+	int i;
 
-	__builtin_memcpy(value.comm, comm, sizeof(value.comm));
+	/* A key has nothing behind the name, where older kernels leave the rest of a former one. */
+	for (i = 0; i < TASK_COMM_LEN && comm[i]; i++)
+		value.comm[i] = comm[i];
 	return is_chosen(gadget_comms, &value);
 }
 
@@ -187,19 +242,54 @@ static __always_inline bool known_task_wanted(__u32 pid, __u32 uid, const char *
 }
 
 /* Whether the current task does. */
-static __always_inline bool task_wanted(void)
+static __always_inline bool task_wanted(struct task_struct *task)
 {
-	char comm[TASK_COMM_LEN] = {};
+	char comm[TASK_COMM_LEN] __attribute__((aligned(8)));
 
-	if (gadget_pids && !pid_wanted(bpf_get_current_pid_tgid() >> 32))
+	if (gadget_pids && !pid_wanted(task_pid(task)))
 		return false;
-	if (gadget_uids && !uid_wanted(bpf_get_current_uid_gid()))
+	if (gadget_uids && !uid_wanted(task_uid(task)))
 		return false;
 	if (gadget_comms) {
-		bpf_get_current_comm(comm, sizeof(comm));
+		read_task_comm(comm, task);
 		return comm_wanted(comm);
 	}
 	return true;
+}
+
+/* What a note on a cgroup is without the slot; 0 if there is to be none. */
+static __always_inline __u64 note_on(__u64 cgroup)
+{
+	__u32 zero = 0;
+	__u64 *round = bpf_map_lookup_elem(&cgroup_round, &zero);
+
+	/* Ids are numbers in turn. That of the 2^32nd cgroup has no room in a note. */
+	if (!round || cgroup >> 32)
+		return 0;
+	return cgroup << 32 | *(volatile __u64 *)round << NOTE_SLOT_BITS;
+}
+
+/* The slot of a cgroup, and whether it is that of a container whose program has not started yet. */
+static __always_inline __u32 slot_of(__u64 cgroup, bool *is_new)
+{
+	__u64 mark = note_on(cgroup), seen = 0, *note;
+	__u32 end = cgroup % NOTES, slot;
+	struct cgroup_entry *entry;
+
+	*is_new = false;
+	note = bpf_map_lookup_elem(&cgroup_notes, &end);
+	if (note)
+		seen = *(volatile __u64 *)note;
+	slot = NOTE_SLOT(seen);
+	if (mark && seen - slot == mark)
+		return slot;
+	fence();
+	entry = bpf_map_lookup_elem(&cgroups, &cgroup);
+	slot = entry ? entry->slot : slot_without_entry();
+	*is_new = entry && entry->is_new;
+	if (note && mark && !*is_new && (entry || slot == SLOT_HOST))
+		*(volatile __u64 *)note = mark | slot;
+	return slot;
 }
 
 static __always_inline bool slot_wanted(__u32 slot)
@@ -212,19 +302,17 @@ static __always_inline bool slot_wanted(__u32 slot)
 /* Whether somebody wants events of a cgroup, whatever its tasks are. */
 static __always_inline bool cgroup_wanted(__u64 cgroup)
 {
-	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup);
+	bool is_new;
 
-	return slot_wanted(entry ? entry->slot : slot_without_entry());
+	return slot_wanted(slot_of(cgroup, &is_new));
 }
 
-static __always_inline bool entry_wanted(struct gadget_header *header, __u16 stream, __u64 cgroup,
-					 const struct cgroup_entry *entry)
+static __always_inline bool fill_if_wanted(struct gadget_header *header, __u16 stream, __u64 cgroup, bool *is_new)
 {
-	__u32 slot = entry ? entry->slot : slot_without_entry();
+	__u32 slot = slot_of(cgroup, is_new);
 
 	if (!slot_wanted(slot))
 		return false;
-
 	header->stream = stream;
 	header->flags = 0;
 	header->time = bpf_ktime_get_boot_ns();
@@ -237,28 +325,27 @@ static __always_inline bool entry_wanted(struct gadget_header *header, __u16 str
 /* Fills the header for an event of a cgroup, if somebody wants it. */
 static __always_inline bool gadget_cgroup_wanted(struct gadget_header *header, __u16 stream, __u64 cgroup)
 {
-	return entry_wanted(header, stream, cgroup, bpf_map_lookup_elem(&cgroups, &cgroup));
+	bool is_new;
+
+	return fill_if_wanted(header, stream, cgroup, &is_new);
 }
 
 /* The same for an event of the current task. */
-static __always_inline bool gadget_wanted(struct gadget_header *header, __u16 stream)
+static __always_inline bool gadget_wanted(struct gadget_header *header, __u16 stream, struct task_struct *task)
 {
-	__u64 cgroup = current_cgroup();
-	struct cgroup_entry *entry = bpf_map_lookup_elem(&cgroups, &cgroup);
-	__u32 tgid;
+	bool is_new;
 
-	if (!entry_wanted(header, stream, cgroup, entry) || !task_wanted())
+	if (!fill_if_wanted(header, stream, current_cgroup(task), &is_new) || !task_wanted(task))
 		return false;
-	tgid = bpf_get_current_pid_tgid() >> 32;
-	if ((entry && entry->is_new) || bpf_map_lookup_elem(&entering, &tgid))
+	if (is_new || is_entering(task))
 		header->flags |= GADGET_SETUP;
 	return true;
 }
 
 /* Whether the current task, which ends, is one that was on its way into a container. For programs at sched_process_exit. */
-static __always_inline bool has_ended_entering(void)
+static __always_inline bool has_ended_entering(struct task_struct *task)
 {
 	__u32 zero = 0, *ended = bpf_map_lookup_elem(&ended_entering, &zero);
 
-	return ended && *ended == bpf_get_current_pid_tgid() >> 32;
+	return ended && *ended == task_pid(task);
 }

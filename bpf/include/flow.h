@@ -107,9 +107,11 @@ static __always_inline bool is_inside(const struct flow *flow)
 
 static __always_inline void set_current_task(struct flow *flow)
 {
-	flow->pid = bpf_get_current_pid_tgid() >> 32;
-	flow->uid = bpf_get_current_uid_gid();
-	bpf_get_current_comm(flow->comm, sizeof(flow->comm));
+	struct task_struct *task = current_task();
+
+	flow->pid = task_pid(task);
+	flow->uid = task_uid(task);
+	read_task_comm(flow->comm, task);
 }
 
 /* In an interrupt nobody knows the process, but for its user. */

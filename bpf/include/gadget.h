@@ -17,7 +17,8 @@ typedef __u32 gadget_uid;      /* user id in the host's user namespace */
 typedef __s32 gadget_errno;    /* a result: 0 or more for success, -errno for failure */
 typedef __s64 gadget_result;   /* the same, of a system call that may return an address */
 typedef __u64 gadget_bytes;    /* a count of bytes */
-typedef __u64 gadget_duration; /* nanoseconds */
+typedef __u64 gadget_age;      /* nanoseconds that have passed since then */
+typedef __u32 gadget_duration; /* microseconds, rounded up; 0 if nobody knows */
 typedef __u64 gadget_open_flags; /* flags of open(2), numbered as on x86-64 */
 typedef __u32 gadget_mode;	 /* permissions of a file */
 typedef __u32 gadget_capability; /* a capability's number */

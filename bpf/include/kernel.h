@@ -125,6 +125,7 @@ typedef struct {
 
 struct signal_struct {
 	atomic_t live;	/* threads that have not begun to exit */
+	int nr_threads;
 	void *oom_mm; /* of who was chosen because there was no memory */
 };
 
@@ -143,6 +144,9 @@ struct task_struct {
 	int pid;  /* the thread's id; what user space calls tid */
 	int tgid; /* the process's id; what user space calls pid */
 	int exit_code; /* as wait(2) has it */
+	int exit_state; /* 0 until it ends */
+	__u64 start_boottime; /* CLOCK_BOOTTIME, ns (5.5) */
+	struct task_struct *group_leader;
 	struct task_struct *real_parent;
 	struct pid *thread_pid;
 	struct signal_struct *signal;

@@ -84,6 +84,29 @@ struct {
 	__type(value, __u32); /* tag */
 } recorder_owners SEC(".maps");
 
+/* The same by the queue's number. */
+struct recorder_taker {
+	__u64 cgroup; /* 0 if there is none */
+	__u32 queue;  /* the tag */
+	__u32 reserved;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct recorder_taker);
+} recorder_takers SEC(".maps");
+
+/* The number of the queue that was found last for a cgroup whose id ends like this. To look into arrays costs next to nothing. */
+#define RECORDER_HINTS 256
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RECORDER_HINTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} recorder_hints SEC(".maps");
+
 /* Tags of queues that have pages and no owner. */
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);
@@ -131,6 +154,8 @@ static __noinline __u32 *recorder_new_owner(void *ring, const struct gadget_head
 {
 	struct recorder_notice notice = { .header = *header };
 	__u64 cgroup = header->cgroup;
+	struct recorder_taker *taker;
+	__u32 number;
 
 	if (bpf_map_pop_elem(&recorder_spares, &notice.queue))
 		return NULL;
@@ -138,11 +163,39 @@ static __noinline __u32 *recorder_new_owner(void *ring, const struct gadget_head
 	if ((int)bpf_map_update_elem(&recorder_owners, &cgroup, &notice.queue, BPF_NOEXIST)) {
 		bpf_map_push_elem(&recorder_spares, &notice.queue, 0);
 	} else {
+		number = RECORDER_NUMBER(notice.queue);
+		taker = bpf_map_lookup_elem(&recorder_takers, &number);
+		if (taker) {
+			taker->queue = notice.queue;
+			publish(&taker->cgroup, cgroup);
+		}
 		notice.header.stream = RECORDER_NOTICE;
 		notice.header.size = sizeof(notice);
 		bpf_ringbuf_output(ring, &notice, sizeof(notice), BPF_RB_FORCE_WAKEUP);
 	}
 	return bpf_map_lookup_elem(&recorder_owners, &cgroup);
+}
+
+/* The tag of a cgroup's queue; 0 if it has none. */
+static __always_inline __u32 recorder_queue_of(void *ring, const struct gadget_header *header)
+{
+	__u32 end = header->cgroup % RECORDER_HINTS, number;
+	__u32 *hint = bpf_map_lookup_elem(&recorder_hints, &end), *queue;
+	struct recorder_taker *taker;
+
+	if (!hint)
+		return 0;
+	number = *hint;
+	taker = bpf_map_lookup_elem(&recorder_takers, &number);
+	if (taker && taker->cgroup == header->cgroup)
+		return taker->queue;
+	queue = bpf_map_lookup_elem(&recorder_owners, &header->cgroup);
+	if (!queue)
+		queue = recorder_new_owner(ring, header);
+	if (!queue)
+		return 0;
+	*hint = RECORDER_NUMBER(*queue);
+	return *queue;
 }
 
 /* Where a record goes. */
@@ -222,17 +275,15 @@ static __always_inline struct recorder_slot recorder_reserve(void *ring, const s
 {
 	struct recorder_slot slot = {};
 	struct recorder_place *place;
-	__u32 *queue, *stopped, number, used = 0;
+	__u32 *stopped, queue, number, used = 0;
 
 	stopped = bpf_map_lookup_elem(&recorder_stopped, &used);
 	if (!stopped || *stopped)
 		return slot;
-	queue = bpf_map_lookup_elem(&recorder_owners, &header->cgroup);
-	if (!queue)
-		queue = recorder_new_owner(ring, header);
+	queue = recorder_queue_of(ring, header);
 	if (!queue)
 		goto none;
-	number = RECORDER_NUMBER(*queue);
+	number = RECORDER_NUMBER(queue);
 	place = bpf_map_lookup_elem(&recorder_places, &number);
 	if (!place)
 		goto none;
@@ -242,12 +293,12 @@ static __always_inline struct recorder_slot recorder_reserve(void *ring, const s
 	else
 		slot.page = NULL;
 	if (!slot.page || used > sizeof(slot.page->records) - size) {
-		slot.page = recorder_turn(place, *queue, header->time);
+		slot.page = recorder_turn(place, queue, header->time);
 		used = 0;
 	}
 	if (!slot.page) {
 		/* All pages are other CPUs': one too few is as if it had been written over. */
-		recorder_overwrite(place, *queue, 1, header->time);
+		recorder_overwrite(place, queue, 1, header->time);
 		return slot;
 	}
 	slot.record = slot.page->records + used;

@@ -87,7 +87,7 @@ static __always_inline void socket_found(const struct sock *sk, __u64 cgroup)
 static __always_inline void socket_used(const struct sock *sk)
 {
 	if (!socket_cgroup(sk))
-		record_owner(sk, current_cgroup(), false);
+		record_owner(sk, current_cgroup(current_task()), false);
 }
 
 /* By the current task, in accept. Of whoever listens since before anything was recorded nobody knows more. */
@@ -96,7 +96,7 @@ static __always_inline void socket_taken(const struct sock *sk)
 	__u64 key = (__u64)sk;
 
 	if (!socket_cgroup(sk) && !bpf_map_lookup_elem(&socket_owners, &key))
-		record_owner(sk, current_cgroup(), false);
+		record_owner(sk, current_cgroup(current_task()), false);
 }
 
 /* Keeps record of owners where the kernel does not. To be called at every change of a socket's state, first of all. */
@@ -109,7 +109,7 @@ static __always_inline void socket_changed(const struct sock *sk, int old, int n
 		return;
 	if (old == TCP_CLOSE && new != TCP_CLOSE) {
 		/* In the task that calls connect or listen. */
-		record_owner(sk, current_cgroup(), new == TCP_LISTEN);
+		record_owner(sk, current_cgroup(current_task()), new == TCP_LISTEN);
 	} else if (old == TCP_LISTEN && new == TCP_SYN_RECV) {
 		/* The start of a socket that will be accepted. */
 		address = socket_address(sk);

@@ -88,6 +88,7 @@ impl Key {
                 ("events", ring_bytes),
                 ("gadget_backlogs", slots::COUNT),
                 ("gadget_stacks", sizes::stacks(&self.constants)),
+                ("calls_begun", sizes::calls_begun(&self.constants)),
                 ("socket_owners", sizes::socket_owners(hierarchy)),
                 ("socket_listeners", sizes::socket_owners(hierarchy)),
             ]

@@ -71,12 +71,17 @@ impl Recording {
         self.recorder.expect(tracker.count_wanted(&self.wanted(members)));
     }
 
-    /// Sees to it that the memory is where it is needed.
+    /// Looks where memory is needed.
     pub(crate) fn look_after(&mut self, tracker: &Tracker, members: &[Member]) {
         let wanted = self.wanted(members);
         let may_want = |cgroup: Option<&Cgroup>| wanted.iter().any(|one| verdict(one, cgroup) != Verdict::Unwanted);
         self.recorder.remember(tracker, may_want);
         self.recorder.look_after();
+    }
+
+    /// Moves some memory to where it is needed. Returns whether there may be more to do.
+    pub(crate) fn relieve(&mut self) -> bool {
+        self.recorder.relieve()
     }
 
     /// Begins to give out what was recorded, to those who want no more than that, and to those who want nothing else.

@@ -155,6 +155,7 @@ impl Entry {
         Ok(Recording {
             id: id.to_owned(),
             gadget: self.begun.run.gadget.clone(),
+            parameters: self.begun.run.parameters.clone(),
             selector: self.begun.run.selector.clone(),
             began_wall_ns: self.begun.began_wall_ns,
             bytes: bytes.into(),

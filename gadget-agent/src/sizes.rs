@@ -24,6 +24,8 @@ const SOCKET_OWNERS: u32 = 65536;
 
 /// Stacks of the kernel that a gadget has room for.
 const STACKS: u32 = 4096;
+/// Threads in system calls: 88 bytes each.
+const THREADS: u32 = 32 << 10;
 
 /// Bytes that the rings and queues of a daemon may take: what the manifest grants, without what the agent needs itself.
 pub(crate) const BUDGET: u64 = 448 << 20;
@@ -62,6 +64,11 @@ pub(crate) fn socket_owners(hierarchy: KernelIds) -> u32 {
 /// Stacks of the kernel that an instance keeps, of about a kilobyte each: none if it has a parameter for them that is not set.
 pub(crate) fn stacks(constants: &BTreeMap<&'static str, u64>) -> u32 {
     if constants.get("gadget_wants_stacks") == Some(&0) { 1 } else { STACKS }
+}
+
+/// Threads of which an instance knows when their calls have begun: none if nobody wants to.
+pub(crate) fn calls_begun(constants: &BTreeMap<&'static str, u64>) -> u32 {
+    if constants.get("durations") == Some(&1) { THREADS } else { 1 }
 }
 
 fn ring_for(processors: u32) -> u32 {

@@ -139,6 +139,10 @@ impl Worker {
                 self.tick();
                 self.members.retain(|member| !member.is_given_up());
             }
+            // Who comes is in more of a hurry than who has much already.
+            if drained.records == 0 && self.recording.as_mut().is_some_and(Recording::relieve) {
+                continue;
+            }
             let due_in = self.sampler.as_ref().map_or(TICK, Sampler::due_in);
             if due_in.is_zero() {
                 self.sample(false);

@@ -26,6 +26,7 @@ pub fn cell(value: &Value<'_>, field: &Field, out: &mut String) {
             None => write!(out, "{number}"),
         },
         Value::Unsigned(number) => match said(*number, field) {
+            Said::Number if field.kind == Kind::Duration && *number == 0 => Ok(()),
             Said::Number if field.kind == Kind::Duration => duration(*number, out),
             Said::Number => write!(out, "{number}"),
             Said::Name(name) => out.write_str(&name),
@@ -67,6 +68,8 @@ pub fn cell(value: &Value<'_>, field: &Field, out: &mut String) {
 pub fn json(value: &Value<'_>, field: &Field, out: &mut Vec<u8>) {
     let name = &field.name;
     match value {
+        // Nobody knows.
+        Value::Unsigned(0) if field.kind == Kind::Duration => (),
         Value::Unsigned(number) => match said(*number, field) {
             Said::Number => member(name, "", number, out),
             Said::Name(text) => member(name, "", &text, out),

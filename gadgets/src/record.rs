@@ -233,6 +233,7 @@ impl<'a> Record<'a> {
                 Value::Path(List { bytes, cut })
             }
             Kind::Signed | Kind::Errno => Value::Signed(signed(bytes).ok_or_else(outside)?),
+            Kind::Duration => Value::Unsigned(unsigned(bytes).ok_or_else(outside)?.saturating_mul(1000)),
             Kind::Bool => Value::Bool(unsigned(bytes).ok_or_else(outside)? != 0),
             Kind::Arguments => Value::Arguments(self.arguments(bytes).ok_or_else(outside)?),
             Kind::Endpoint | Kind::Peer | Kind::PolicyPeer => endpoint(bytes).ok_or_else(outside)?,
@@ -240,7 +241,6 @@ impl<'a> Record<'a> {
             | Kind::Pid
             | Kind::Uid
             | Kind::Bytes
-            | Kind::Duration
             | Kind::Enum
             | Kind::Flags
             | Kind::OpenFlags

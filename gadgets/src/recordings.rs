@@ -1,5 +1,7 @@
 //! What agents record for whoever asks, and what they say of it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::dictionary::CgroupEntry;
@@ -40,6 +42,8 @@ pub struct Recording {
     pub id: String,
     /// The gadget whose records these are.
     pub gadget: String,
+    /// What its parameters were set to.
+    pub parameters: BTreeMap<String, String>,
     /// Of whom.
     pub selector: Selector,
     /// Since when, ns since 1970. If the agent was started meanwhile, since then.

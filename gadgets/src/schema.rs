@@ -106,7 +106,7 @@ pub enum Kind {
     Errno,
     /// A count of bytes.
     Bytes,
-    /// Nanoseconds.
+    /// Microseconds, rounded up; 0 if they are not known.
     Duration,
     /// One of the values that have names.
     Enum,

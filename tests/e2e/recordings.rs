@@ -265,7 +265,12 @@ fn many_containers_share_the_memory_and_each_has_its_newest_calls() {
         .collect();
     let comm = |process: &Process| fs::read_to_string(format!("/proc/{}/comm", process.pid())).unwrap();
     tests::wait_for("all of them to be done", || containers.iter().all(|process| comm(process) == "sleep\n"));
-    // From then on they sleep.
+    // From then on they sleep. Each needed more than its share.
+    let share = (64 << 20) / 8 * 7 / CROWD as u64;
+    let has_half_of_it = |container: &Value| container["bytes"].as_u64().unwrap() >= share / 2;
+    tests::wait_for("the memory to be shared out", || {
+        recordings.only()["containers"].as_array().unwrap().iter().all(has_half_of_it)
+    });
     let listed = recordings.only();
     let all = listed["containers"].as_array().unwrap();
     let number = |container: &Value, name: &str| container[name].as_u64().unwrap();

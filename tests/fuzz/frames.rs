@@ -152,6 +152,7 @@ fn frames() -> Vec<Frame> {
     let recording = Recording {
         id: text(),
         gadget: text(),
+        parameters: [(text(), text())].into(),
         selector,
         began_wall_ns: 37,
         bytes: 38,

@@ -17,16 +17,17 @@ GADGET_STREAM(events, struct fork, 0);
 
 static __always_inline void fork_made(struct task_struct *child)
 {
-	__u32 pid = bpf_get_current_pid_tgid() >> 32, child_pid = BPF_CORE_READ(child, tgid);
+	struct task_struct *parent = current_task();
+	__u32 pid = task_pid(parent), child_pid = BPF_CORE_READ(child, tgid);
 	struct fork fork = {};
 
 	if (!threads && pid == child_pid)
 		return;
-	if (!gadget_wanted(&fork.header, 0))
+	if (!gadget_wanted(&fork.header, 0, parent))
 		return;
 	fork.pid = pid;
 	fork.child = child_pid;
-	bpf_get_current_comm(fork.comm, sizeof(fork.comm));
+	read_task_comm(fork.comm, parent);
 	gadget_send(&events, &fork.header, sizeof(fork));
 }
 

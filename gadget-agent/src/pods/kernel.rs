@@ -64,22 +64,23 @@ impl Trouble {
 const LEFT_OUT: u32 = 0;
 const LEFT_OUT_MENDED: u32 = 1;
 
+/// 2^`NOTE_ROUND_BITS` there.
+const ROUNDS: u64 = 1 << 19;
+
 /// What every gadget shares of `bpf/include/filter.h`.
 pub(crate) struct Filter {
     pub(crate) hierarchy: KernelIds,
-    cgroups: MapHandle,
-    left_out: MapHandle,
-    masks: MapHandle,
-    entering: MapHandle,
-    ended_entering: MapHandle,
+    maps: BTreeMap<&'static str, MapHandle>,
 }
+
+/// Its maps.
+const SHARED: [&str; 8] =
+    ["cgroups", "cgroup_notes", "cgroup_round", "left_out", "masks", "entering", "entering_count", "ended_entering"];
 
 impl Filter {
     /// The maps, by name.
     pub(crate) fn maps(&self) -> BTreeMap<&'static str, &MapHandle> {
-        let Self { cgroups, left_out, masks, entering, ended_entering, .. } = self;
-        let entering = [("entering", entering), ("ended_entering", ended_entering)];
-        [("cgroups", cgroups), ("left_out", left_out), ("masks", masks)].into_iter().chain(entering).collect()
+        self.maps.iter().map(|(name, map)| (*name, map)).collect()
     }
 }
 
@@ -90,6 +91,8 @@ pub(crate) struct Kernel {
     troubles: MapHandle,
     seen_troubles: [u64; TROUBLES.len()],
     cgroups: MapHandle,
+    notes: MapHandle,
+    round: MapHandle,
     left_out: MapHandle,
     names: MapHandle,
     _links: Vec<Link>,
@@ -138,9 +141,8 @@ impl Kernel {
         builder.add(&ring, take).map_err(|error| failed(&error))?;
         let reader = builder.build().map_err(|error| failed(&error))?;
         let slots = Slots::new(map("masks")?, map("free_slots")?).map_err(|error| failed(&error))?;
-        let (cgroups, left_out, masks) = (map("cgroups")?, map("left_out")?, map("masks")?);
-        let (entering, ended_entering) = (map("entering")?, map("ended_entering")?);
-        let filter = Filter { hierarchy, cgroups, left_out, masks, entering, ended_entering };
+        let maps = SHARED.iter().map(|name| Ok((*name, map(name)?)));
+        let filter = Filter { hierarchy, maps: maps.collect::<Result<_, AgentError>>()? };
         let links = load::attach_all(&object)
             .map_err(|refusal| AgentError::Unsupported(format!("cannot follow containers: {refusal}")))?;
         let kernel = Self {
@@ -149,6 +151,8 @@ impl Kernel {
             troubles: map("troubles")?,
             seen_troubles: [0; TROUBLES.len()],
             cgroups: map("cgroups")?,
+            notes: map("cgroup_notes")?,
+            round: map("cgroup_round")?,
             left_out: map("left_out")?,
             names: map("names")?,
             _links: links,
@@ -166,7 +170,20 @@ impl Kernel {
     pub(crate) fn set_entry(&self, cgroup: u64, slot: u32, level: Level, is_new: bool) -> libbpf_rs::Result<()> {
         let (level, is_new) = ((level as u16).to_ne_bytes(), u16::from(is_new).to_ne_bytes());
         let entry = [&slot.to_ne_bytes()[..], &level, &is_new].concat();
-        self.cgroups.update(&cgroup.to_ne_bytes(), &entry, MapFlags::ANY)
+        self.cgroups.update(&cgroup.to_ne_bytes(), &entry, MapFlags::ANY)?;
+        self.begin_round()
+    }
+
+    /// From now on no program goes by what it noted of an entry before.
+    fn begin_round(&self) -> libbpf_rs::Result<()> {
+        let next = (number(&self.round, 0).unwrap_or_default() + 1) % ROUNDS;
+        if next == 0 {
+            // Those of the first round count again.
+            let nothing = 0u64.to_ne_bytes();
+            (0..self.notes.max_entries())
+                .try_for_each(|at| self.notes.update(&at.to_ne_bytes(), &nothing, MapFlags::ANY))?;
+        }
+        self.round.update(&0u32.to_ne_bytes(), &next.to_ne_bytes(), MapFlags::ANY)
     }
 
     /// Where the kernel has a cgroup; `None` if it does not follow it.
@@ -192,6 +209,9 @@ impl Kernel {
     /// Takes a cgroup out of the filter. One that is not there is as good as removed.
     pub(crate) fn remove_entry(&self, cgroup: u64) {
         let _ = self.cgroups.delete(&cgroup.to_ne_bytes());
+        if let Err(error) = self.begin_round() {
+            tracing::warn!("a cgroup that is gone may be taken for a pod's: {error}");
+        }
     }
 
     /// How many cgroups found no room in the map, if some of them may still have none.
@@ -204,7 +224,8 @@ impl Kernel {
     pub(crate) fn set_mended(&self, left_out: Option<u64>) {
         // As many as there never are.
         let mended = left_out.unwrap_or(u64::MAX).to_ne_bytes();
-        if let Err(error) = self.left_out.update(&LEFT_OUT_MENDED.to_ne_bytes(), &mended, MapFlags::ANY) {
+        let said = self.left_out.update(&LEFT_OUT_MENDED.to_ne_bytes(), &mended, MapFlags::ANY);
+        if let Err(error) = said.and_then(|()| self.begin_round()) {
             tracing::warn!("cannot say which cgroups have no room: {error}");
         }
     }

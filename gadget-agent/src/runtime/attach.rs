@@ -93,7 +93,9 @@ pub(crate) fn attach(
     plan: &Plan<'_>,
 ) -> Result<Attached, AgentError> {
     check_hooks(gadget, forced)?;
-    let choices = gadget.hooks.iter().map(|hook| Choice::new(gadget, hook, forced.get(hook.name)));
+    let is_wanted = |hook: &&Hook| forced.contains_key(hook.name) || gadget.uses(hook, &plan.constants);
+    let hooks = gadget.hooks.iter().filter(is_wanted);
+    let choices = hooks.map(|hook| Choice::new(gadget, hook, forced.get(hook.name)));
     let mut choices: Vec<Choice> = choices.collect::<Result<_, _>>()?;
     loop {
         for choice in &mut choices {

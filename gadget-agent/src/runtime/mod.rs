@@ -10,6 +10,7 @@ pub(crate) mod memory;
 mod page;
 mod place;
 mod queue;
+mod recorded;
 pub(crate) mod recorder;
 pub(crate) mod refusal;
 pub(crate) mod replay;

@@ -2,7 +2,7 @@
 //! `bpf/include/recorder.h`, which says how; here is who has how many pages. [`super::replay`] gives out what is on them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::load;
 use super::page::{Head, PAGE, Page};
 use super::place::{self, Place, Turns};
 use super::queue::{FIRST_USE, Owner, Queue, pop};
+use super::recorded::{Forgotten, Recorded};
 use super::replay::{Part, Replay};
 use crate::clock;
 use crate::error::AgentError;
@@ -46,7 +47,7 @@ fn pages(bytes: u32) -> u32 {
 }
 
 /// Entries of the maps of a recorder that may take so many bytes.
-pub(crate) fn entries(bytes: u32) -> [(&'static str, u32); 6] {
+pub(crate) fn entries(bytes: u32) -> [(&'static str, u32); 7] {
     [
         // They count from 1.
         ("recorder_pages", pages(bytes) + 1),
@@ -54,6 +55,7 @@ pub(crate) fn entries(bytes: u32) -> [(&'static str, u32); 6] {
         ("recorder_queues", QUEUES),
         ("recorder_places", QUEUES),
         ("recorder_owners", QUEUES),
+        ("recorder_takers", QUEUES),
         ("recorder_spares", QUEUES),
     ]
 }
@@ -65,38 +67,19 @@ pub(crate) struct Recorder {
     by_number: MapHandle,
     places: MapHandle,
     owners: MapHandle,
+    takers: MapHandle,
     spares: MapHandle,
     /// Whether nothing is to be recorded any more.
     stopped: MapHandle,
     /// By their numbers.
     queues: Vec<Queue>,
+    /// Numbers of those that had no page left, and have not been given any since.
+    needy: BTreeSet<usize>,
     /// Whose records these are, also of those that are gone.
     cgroups: HashMap<u64, Arc<Cgroup>>,
     /// Since when it records.
     pub(crate) began_ns: u64,
     pub(crate) forgotten: Forgotten,
-}
-
-/// What was recorded of those whose queues are others' now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Forgotten {
-    pub(crate) cgroups: u64,
-    pub(crate) records: u64,
-}
-
-/// What there is of one cgroup.
-pub(crate) struct Recorded {
-    /// `None` for what is in no container.
-    pub(crate) cgroup: Option<Arc<Cgroup>>,
-    /// Memory that it has.
-    pub(crate) bytes: u64,
-    /// Records that are there.
-    pub(crate) kept: u64,
-    pub(crate) overwritten: u64,
-    /// Time of the first and the last that is there, if any is.
-    pub(crate) between_ns: Option<(u64, u64)>,
-    pub(crate) is_gone: bool,
-    pub(crate) end: Option<ProcessEnd>,
 }
 
 impl Recorder {
@@ -114,9 +97,11 @@ impl Recorder {
             by_number: map("recorder_queues")?,
             places: map("recorder_places")?,
             owners: map("recorder_owners")?,
+            takers: map("recorder_takers")?,
             spares: map("recorder_spares")?,
             stopped: map("recorder_stopped")?,
             queues: Vec::new(),
+            needy: BTreeSet::new(),
             cgroups: HashMap::new(),
             began_ns: clock::boot_ns(),
             forgotten: Forgotten::default(),
@@ -151,24 +136,30 @@ impl Recorder {
         true
     }
 
-    /// Gives pages to those who are in need of them, and sees to it that there are spare queues.
+    /// Looks who is in need of pages, and sees to it that there are spare queues.
     pub(crate) fn look_after(&mut self) {
-        let mut needy = Vec::new();
         for number in 0..self.queues.len() {
             let turns: Turns = self.places(number).iter().map(|place| place.turns).sum();
             let queue = &mut self.queues[number];
             queue.pages += turns.taken.wrapping_sub(queue.turns.taken);
             let is_wanted = queue.owner.as_ref().is_some_and(|owner| owner.over_ns.is_none());
             if turns.returns != queue.turns.returns && is_wanted {
-                needy.push(number);
+                self.needy.insert(number);
             }
             queue.turns = turns;
         }
-        for number in needy {
-            self.give(number, self.queues[number].pages.max(1));
-        }
         self.make_room();
         self.restock();
+    }
+
+    /// Gives one who is in need its share, or twice what it has. Returns whether there may be others: containers may come meanwhile,
+    /// so this is not done for all at once.
+    pub(crate) fn relieve(&mut self) -> bool {
+        let Some(number) = self.needy.pop_first() else { return false };
+        let wanting = self.owned().filter(|(_, owner)| owner.over_ns.is_none()).count().max(1) as u32;
+        let (pages, share) = (self.queues[number].pages, self.free.max_entries() / wanting);
+        self.give(number, pages.max(share.saturating_sub(pages)).max(1));
+        true
     }
 
     /// If there are hardly any queues left, has those used again of whom nothing more is wanted, oldest first. What is there of
@@ -206,6 +197,8 @@ impl Recorder {
         if let Some(owner) = owner {
             // It may be as new as that its notice has not come; then it is not there under this name.
             let _ = self.owners.delete(&owner.cgroup.to_ne_bytes());
+            let nobody = vec![0; self.takers.value_size() as usize];
+            let _ = self.takers.update(&(tag % FIRST_USE).to_ne_bytes(), &nobody, MapFlags::ANY);
         }
     }
 

@@ -130,6 +130,8 @@ pub struct Parameter {
     pub column: Option<&'static str>,
     /// If it is set, the gadget shows everything once.
     pub once: bool,
+    /// The hook that is attached only if it is set.
+    pub hook: Option<&'static str>,
 }
 
 /// What values a parameter takes.
@@ -215,8 +217,14 @@ impl Gadget {
 
     /// Whether each session begins anew, with these values of its constants: it shows everything once, or what it has recorded.
     pub fn begins_anew(&self, constants: &BTreeMap<&'static str, u64>) -> bool {
-        let is_set = |parameter: &Parameter| constants.get(parameter.constant).is_some_and(|value| *value != 0);
-        self.once || self.recorded || self.parameters.iter().any(|parameter| parameter.once && is_set(parameter))
+        self.once
+            || self.recorded
+            || self.parameters.iter().any(|parameter| parameter.once && parameter.is_set(constants))
+    }
+
+    /// Whether a hook of it is of use with these values of its constants.
+    pub fn uses(&self, hook: &Hook, constants: &BTreeMap<&str, u64>) -> bool {
+        self.parameters.iter().all(|parameter| parameter.hook != Some(hook.name) || parameter.is_set(constants))
     }
 
     /// The values of all parameters as numbers, given some of them as text. By the name of the constant.
@@ -250,7 +258,12 @@ impl Parameter {
 
     /// One that takes these values.
     pub const fn new(name: &'static str, constant: &'static str, kind: ParameterKind, doc: &'static str) -> Self {
-        Self { name, constant, kind, doc, column: None, once: false }
+        Self { name, constant, kind, doc, column: None, once: false, hook: None }
+    }
+
+    /// Whether these values have it set.
+    fn is_set(&self, constants: &BTreeMap<&str, u64>) -> bool {
+        constants.get(self.constant).is_some_and(|value| *value != 0)
     }
 
     /// The same, filling a column.
@@ -263,6 +276,12 @@ impl Parameter {
     #[must_use]
     pub const fn for_once(self) -> Self {
         Self { once: true, ..self }
+    }
+
+    /// The same, without which a hook is left alone.
+    #[must_use]
+    pub const fn with_hook(self, hook: &'static str) -> Self {
+        Self { hook: Some(hook), ..self }
     }
 
     /// The value as a number, given its text or nothing.

@@ -1,6 +1,6 @@
 //! traceloop: the last system calls of containers.
 
-use super::{Gadget, Hook, TYPED_TRACEPOINTS, Variant};
+use super::{Gadget, Hook, Parameter, TYPED_TRACEPOINTS, Variant};
 
 pub(super) static TRACELOOP: Gadget = Gadget {
     name: "traceloop",
@@ -12,7 +12,9 @@ pub(super) static TRACELOOP: Gadget = Gadget {
                   are decoded by the kernel's own description of its calls, with the texts, buffers and addresses that they \
                   pointed to when the call returned.",
     object: || bpf::object("traceloop").unwrap_or_default(),
-    parameters: &[],
+    parameters: &[Parameter::flag("durations", "durations", "Show how long each call took; each costs more then")
+        .with_column("duration")
+        .with_hook("begins")],
     columns: &["tid", "comm", "syscall", "ret", "end", "args"],
     once: false,
     recorded: true,
@@ -27,6 +29,16 @@ pub(super) static TRACELOOP: Gadget = Gadget {
                 programs: &["call_exits"],
                 requires: &[&TYPED_TRACEPOINTS],
                 cost: "each system call of the node",
+            }],
+        },
+        Hook {
+            name: "begins",
+            without: Some("how long calls take is not shown"),
+            variants: &[Variant {
+                name: "tp_btf",
+                programs: &["call_enters"],
+                requires: &[&TYPED_TRACEPOINTS],
+                cost: "each system call of the node, where it begins",
             }],
         },
         Hook {

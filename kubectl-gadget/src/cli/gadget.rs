@@ -1,9 +1,10 @@
 //! A run of a gadget: its flags are those of every gadget, and its own from the catalogue.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches as _, Subcommand as _};
-use gadgets::catalogue::{Gadget, ParameterKind};
+use gadgets::catalogue::{Gadget, Parameter, ParameterKind, Report};
 use gadgets::schema::Kind;
 use gadgets::spec::RunSpec;
 use gadgets::tasks::Choice;
@@ -57,6 +58,14 @@ pub(super) fn command(gadget: &'static Gadget) -> Command {
         let arg = Arg::new(SUMMARY).long(SUMMARY).help(help).action(ArgAction::SetTrue);
         command = command.arg(arg.help_heading("Output"));
     }
+    if gadget.recorded {
+        command = command.mut_subcommand(recording::START, |start| with_parameters(start, gadget));
+    }
+    with_parameters(command, gadget)
+}
+
+/// With a flag for each parameter of a gadget.
+fn with_parameters(command: Command, gadget: &Gadget) -> Command {
     gadget.parameters.iter().fold(command, |command, parameter| {
         let arg = Arg::new(parameter.name).long(parameter.name).help_heading(PARAMETERS);
         command.arg(match parameter.kind {
@@ -75,23 +84,14 @@ pub(super) fn capitalised(text: &str) -> String {
 }
 
 pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Result<End> {
-    if matches.subcommand().is_some() {
-        return recording::run(gadget, RecordingCommand::from_arg_matches(matches)?);
+    if let Some((name, of_command)) = matches.subcommand() {
+        let given = if name == recording::START { given_parameters(gadget, of_command, None) } else { Vec::new() };
+        return recording::run(gadget, RecordingCommand::from_arg_matches(matches)?, as_spec(&given));
     }
     let mut args = RunArgs::from_arg_matches(matches)?;
     let OutputArgs { output: mut format, columns: list, numeric } = OutputArgs::from_arg_matches(matches)?;
     let report = gadget.report.filter(|_| matches.get_flag(SUMMARY));
-    let is_for_report = |name| report.is_some_and(|report| report.parameters.contains(&name));
-    let given = gadget.parameters.iter().filter_map(|parameter| {
-        let value = match parameter.kind {
-            ParameterKind::Flag => {
-                (matches.get_flag(parameter.name) || is_for_report(parameter.name)).then(|| "true".to_owned())
-            }
-            ParameterKind::Number { .. } => matches.get_one::<String>(parameter.name).cloned(),
-        };
-        Some((parameter, value?))
-    });
-    let given: Vec<_> = given.collect();
+    let given = given_parameters(gadget, matches, report.as_ref());
     let usual = Columns::usual(gadget, given.iter().filter_map(|(parameter, _)| parameter.column));
     let sample = match gadget.sampled {
         Some(sampled) => Some((sampled, SampleArgs::from_arg_matches(matches)?)),
@@ -120,7 +120,7 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
     let spec = RunSpec {
         gadget: gadget.name.to_owned(),
         calls,
-        parameters: given.into_iter().map(|(parameter, value)| (parameter.name.to_owned(), value)).collect(),
+        parameters: as_spec(&given),
         interval_ms: sample.as_ref().and_then(|(_, sample)| sample.interval_ms()),
         ..RunSpec::default()
     };
@@ -141,6 +141,29 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
         }
         Ok(output)
     })
+}
+
+/// The parameters that are set, on the command line or for a report, and to what.
+fn given_parameters(
+    gadget: &Gadget,
+    matches: &ArgMatches,
+    report: Option<&Report>,
+) -> Vec<(&'static Parameter, String)> {
+    let is_for_report = |name| report.is_some_and(|report| report.parameters.contains(&name));
+    let given = gadget.parameters.iter().filter_map(|parameter| {
+        let value = match parameter.kind {
+            ParameterKind::Flag => {
+                (matches.get_flag(parameter.name) || is_for_report(parameter.name)).then(|| "true".to_owned())
+            }
+            ParameterKind::Number { .. } => matches.get_one::<String>(parameter.name).cloned(),
+        };
+        Some((parameter, value?))
+    });
+    given.collect()
+}
+
+fn as_spec(given: &[(&Parameter, String)]) -> BTreeMap<String, String> {
+    given.iter().map(|(parameter, value)| (parameter.name.to_owned(), value.clone())).collect()
 }
 
 pub(super) fn choose_columns(gadget: &Gadget, usual: Columns, list: &str) -> anyhow::Result<Columns> {

@@ -2,6 +2,7 @@
 
 mod table;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueHint};
-use gadgets::catalogue::Gadget;
+use gadgets::catalogue::{Gadget, Parameter};
 use gadgets::spec::{Limits, Past, RunSpec, Selector};
 use gadgets::tasks::{Choice, Term};
 use gadgets::wire::{Recorded, Recording, RecordingsRequest, is_recording_id};
@@ -29,6 +30,9 @@ use crate::run::conversation::Request;
 use crate::run::targets::Wanted;
 use crate::run::{self, Place, Run};
 use crate::status::{NodeStatus, ask_all, ask_local};
+
+/// The command that begins one, and takes a gadget's parameters.
+pub(super) const START: &str = "start";
 
 // What can be done with recordings of a gadget. As documentation it would be the help of the gadget.
 #[derive(Subcommand)]
@@ -234,10 +238,15 @@ fn new_id() -> String {
     (0..5).map(letter).collect()
 }
 
-pub(super) fn run(gadget: &'static Gadget, command: RecordingCommand) -> anyhow::Result<End> {
+/// `parameters` are those of a recording that begins.
+pub(super) fn run(
+    gadget: &'static Gadget,
+    command: RecordingCommand,
+    parameters: BTreeMap<String, String>,
+) -> anyhow::Result<End> {
     block_on(async {
         match command {
-            RecordingCommand::Start(args) => args.run(gadget).await,
+            RecordingCommand::Start(args) => args.run(gadget, parameters).await,
             RecordingCommand::List(args) => args.run().await,
             RecordingCommand::Show(args) => args.run(gadget).await,
             RecordingCommand::Dump(args) => args.run(gadget).await,
@@ -247,7 +256,7 @@ pub(super) fn run(gadget: &'static Gadget, command: RecordingCommand) -> anyhow:
 }
 
 impl StartArgs {
-    async fn run(self, gadget: &Gadget) -> anyhow::Result<End> {
+    async fn run(self, gadget: &Gadget, parameters: BTreeMap<String, String>) -> anyhow::Result<End> {
         let agents = self.agents.connect().await?;
         let (selector, nodes) = match agents.default_namespace() {
             Some(namespace) => {
@@ -268,6 +277,7 @@ impl StartArgs {
             selector,
             tasks: self.tasks.filter()?,
             calls: self.calls.choice()?,
+            parameters,
             limits: Limits { ring_bytes: self.budget.and_then(|size| u32::try_from(size.as_u64()).ok()) },
             ..RunSpec::default()
         };
@@ -308,14 +318,15 @@ impl ShowArgs {
             last: self.last,
             follow: self.follow,
         };
-        let usual = Columns::usual(gadget, std::iter::empty());
-        let columns = match &self.columns {
-            Some(list) => super::gadget::choose_columns(gadget, usual, list)?,
-            None => usual,
+        let output = |usual| {
+            let columns = match &self.columns {
+                Some(list) => super::gadget::choose_columns(gadget, usual, list)?,
+                None => usual,
+            };
+            Ok(Output::new(self.output, gadget.name, columns, None))
         };
         let what = What { name: self.what, namespace: self.namespace, containers: self.container };
-        what.show(gadget, self.agents.connect().await?, past, Output::new(self.output, gadget.name, columns, None))
-            .await
+        what.show(gadget, self.agents.connect().await?, past, output).await
     }
 }
 
@@ -323,9 +334,11 @@ impl DumpArgs {
     async fn run(self, gadget: &'static Gadget) -> anyhow::Result<End> {
         let agents = self.agents.connect().await?;
         let file = File::create_new(&self.output).with_context(|| format!("cannot make {}", self.output.display()))?;
-        let columns = Columns::usual(gadget, std::iter::empty());
-        let mut output = Output::new(output::Format::Json, gadget.name, columns, None);
-        output.write_to(file);
+        let output = |columns| {
+            let mut output = Output::new(output::Format::Json, gadget.name, columns, None);
+            output.write_to(file);
+            Ok(output)
+        };
         let what = What { name: self.what, namespace: self.namespace, containers: Vec::new() };
         what.show(gadget, agents, Past::default(), output).await
     }
@@ -361,7 +374,14 @@ impl What {
         }
     }
 
-    async fn show(self, gadget: &Gadget, agents: Agents, past: Past, output: Output) -> anyhow::Result<End> {
+    /// `output` is made with the columns that there are.
+    async fn show(
+        self,
+        gadget: &Gadget,
+        agents: Agents,
+        past: Past,
+        output: impl FnOnce(Columns) -> anyhow::Result<Output>,
+    ) -> anyhow::Result<End> {
         let answers = agents.ask(&[], &RecordingsRequest::List).await?;
         let pod = self.pod(agents.default_namespace());
         let has_pod = |recorded: &Recorded| {
@@ -379,6 +399,9 @@ impl What {
             return Err(no_recording(&what, &answers));
         };
         let id = newest.id.clone();
+        let is_set = |parameter: &&Parameter| newest.parameters.contains_key(parameter.name);
+        let filled = gadget.parameters.iter().filter(is_set).filter_map(|parameter| parameter.column);
+        let output = output(Columns::usual(gadget, filled))?;
         if let Some((_, other)) = meant.iter().find(|(_, recording)| recording.id != id) {
             notice(&format!("this is of recording {id}; {} has something of it, too", other.id));
         }
