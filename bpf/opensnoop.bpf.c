@@ -189,7 +189,7 @@ static __always_inline void open_done(long ret, const enum open_call call)
 	b->open.path.length = length | (cut ? GADGET_TAIL_CUT : 0);
 	b->open.file.offset = sizeof(struct open) + length;
 	b->open.file.length = 0;
-	resolved = paths && ret >= 0 ? file_path(current_file(ret)) : NULL;
+	resolved = paths && ret >= 0 ? file_path(current_file(ret), task) : NULL;
 	if (resolved) {
 		file_length = resolved->length;
 		if (file_length > FILE_PATH_MAX)

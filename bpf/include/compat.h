@@ -111,6 +111,7 @@ static __always_inline __u32 task_uid(struct task_struct *task)
 	return has_task_pt_regs() ? task->cred->uid.val : BPF_CORE_READ(task, cred, uid.val);
 }
 
+/* What is behind its NUL is anything. */
 static __always_inline void read_task_comm(char *comm, struct task_struct *task)
 {
 	const __u32 *from = (const __u32 *)task->comm;

@@ -4,12 +4,13 @@
  */
 #pragma once
 
+#include "compat.h"
 #include "gadget.h"
 
 /* The file behind a descriptor; NULL if there is none. */
 static __always_inline struct file *current_file(__s64 descriptor)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *task = current_task();
 	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
 	struct file **files, *file = NULL;
 
@@ -115,11 +116,10 @@ __noinline int file_path_step(__u32 unused)
 	return true;
 }
 
-/* The path of a file, as the current task would write it from its root; on this CPU, until the next call. */
-static __always_inline struct file_path *file_path(struct file *file)
+/* The path of a file, as a task would write it from its root; on this CPU, until the next call. */
+static __always_inline struct file_path *file_path(struct file *file, struct task_struct *task)
 {
 	struct file_path *p = file_path_buffer();
-	struct task_struct *task = (void *)bpf_get_current_task();
 	__u32 i;
 
 	if (!p)

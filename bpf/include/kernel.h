@@ -94,11 +94,17 @@ struct super_block {
 
 struct inode {
 	struct super_block *i_sb;
+	unsigned short i_mode;
+	unsigned int i_nlink;
+	unsigned long i_ino;
+	__s64 i_size;
 };
 
 struct file {
 	struct path f_path;
 	struct inode *f_inode;
+	unsigned int f_flags;
+	__s64 f_pos;
 	void *private_data;
 };
 
@@ -390,6 +396,7 @@ struct bpf_iter__task {
 struct bpf_iter__task_file {
 	struct bpf_iter_meta *meta;
 	struct task_struct *task;
+	__u32 fd;
 	struct file *file;
 };
 

@@ -73,13 +73,13 @@ impl Key {
         let mut constants = self.constants.clone();
         constants.extend(hierarchy.constants());
         constants.extend(tasks::constants(&self.tasks));
-        if gadget.recorded {
+        if gadget.shows.is_past() {
             constants.extend([calls::constant(&self.calls)]);
         }
         constants.insert("gadget_instance", 1 << bit);
         constants.insert("gadget_lost_total", u64::from(loss::KERNEL_TOTAL));
         // Of a recorded gadget the bytes are for the recorder.
-        let ring_bytes = if gadget.recorded { RING_BYTES_MIN } else { self.ring_bytes };
+        let ring_bytes = if gadget.shows.is_past() { RING_BYTES_MIN } else { self.ring_bytes };
         constants.insert("gadget_ring_bytes", ring_bytes.into());
         Plan {
             object: (gadget.object)(),

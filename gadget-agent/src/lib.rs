@@ -19,6 +19,7 @@ mod clock;
 mod error;
 mod host;
 mod instance;
+mod listing;
 mod loss;
 mod member;
 mod outbox;

@@ -32,8 +32,8 @@ const BROKEN: &str = "the connection broke off";
 /// What a session asks for.
 pub(crate) struct Wish {
     pub(crate) selector: Selector,
-    /// How long ago the user began to look.
-    pub(crate) began: Duration,
+    /// How long ago the user began to look, if what happened since counts.
+    pub(crate) began: Option<Duration>,
     /// What it wants of a recording.
     pub(crate) past: Option<Past>,
     /// What arrived of the session that it goes on from.
@@ -85,7 +85,7 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn new(id: u64, wish: Wish, greeting: Vec<Frame>) -> Self {
         let Wish { selector, began, past, resumed, outbox } = wish;
-        let began = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX);
+        let ago = |began: Duration| u64::try_from(began.as_nanos()).unwrap_or(u64::MAX);
         Self {
             id,
             past,
@@ -96,7 +96,7 @@ impl Member {
             selector,
             outbox,
             greeting,
-            began_ns: clock::boot_ns().saturating_sub(began),
+            began_ns: clock::boot_ns().saturating_sub(began.map(ago).unwrap_or_default()),
             undecidable: HashSet::new(),
             verdicts: HashMap::new(),
             told: HashMap::new(),
@@ -128,7 +128,7 @@ impl Member {
             self.outbox.put(&frame);
         }
         let is_wanted = |cgroup: &&Arc<Cgroup>| verdict(&self.selector, Some(cgroup)) != Verdict::Unwanted;
-        let made = if self.past.is_some() { Vec::new() } else { tracker.made_after(self.began_ns) };
+        let made = tracker.made_after(self.began_ns);
         let missed: Vec<&Arc<Cgroup>> = made.iter().filter(is_wanted).collect();
         if let Some(from_ns) = missed.iter().filter_map(|cgroup| cgroup.made_ns).min() {
             let names: BTreeSet<String> = missed.iter().map(|cgroup| cgroup.full_name()).collect();

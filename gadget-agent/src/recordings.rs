@@ -167,7 +167,7 @@ impl Entry {
 /// Begins to record, after such gaps.
 fn start(agent: &Agent, id: &str, run: &RunSpec, gaps: Vec<Gap>) -> Result<(Request, Kept), AgentError> {
     let mut request = Request::of(agent, run.clone())?;
-    if !request.gadget.recorded {
+    if !request.gadget.shows.is_past() {
         return Err(AgentError::Usage(format!("{} shows what happens, and records nothing", request.gadget.name)));
     }
     request.key.owner = Owner::Recording(id.to_owned());

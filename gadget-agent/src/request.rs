@@ -47,7 +47,7 @@ impl Request {
                 run.tasks.value_count()
             )));
         }
-        if !run.calls.is_any() && !gadget.recorded {
+        if !run.calls.is_any() && !gadget.shows.is_past() {
             return Err(AgentError::Usage(format!("{} records no system calls, and has no list of them", gadget.name)));
         }
         let (tasks, calls, variants) = (run.tasks, calls::numbers(&run.calls)?, run.variants);
@@ -99,7 +99,7 @@ fn followed(agent: &Agent, mut selector: Selector) -> Result<(Selector, Followed
 /// How often a gadget is sampled; 0 if it never is.
 fn interval_ms(gadget: &Gadget, wanted: Option<u32>) -> Result<u32, AgentError> {
     let given = INTERVAL_MS_MIN..=INTERVAL_MS_MAX;
-    match (&gadget.sampled, wanted) {
+    match (gadget.shows.sums(), wanted) {
         (None, None) => Ok(0),
         (None, Some(_)) => Err(AgentError::Usage(format!("{} is not sampled, and has no interval", gadget.name))),
         (Some(_), None) => Ok(INTERVAL_MS_DEFAULT),

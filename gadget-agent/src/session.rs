@@ -158,7 +158,7 @@ fn join(
     resumed: Option<Resume>,
     outbox: &Arc<Outbox>,
 ) -> Result<(Membership, Request), AgentError> {
-    let began = Duration::from_millis(run.began_ms_ago);
+    let began = run.can_go_on().then(|| Duration::from_millis(run.began_ms_ago));
     let past = run.past.clone();
     let request = match &past {
         Some(past) => agent.recordings.request(agent, past, run)?,

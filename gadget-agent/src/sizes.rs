@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::host;
 use crate::pods::hierarchy::KernelIds;
-use gadgets::catalogue::{Gadget, Release};
-use gadgets::spec::{RING_BYTES_DEFAULT, RING_BYTES_MAX};
+use gadgets::catalogue::{Gadget, Release, Shows};
+use gadgets::spec::{RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN};
 
 /// Bytes of a gadget's ring for each processor, beyond what is the least.
 const RING_PER_PROCESSOR: u32 = 128 << 10;
@@ -41,7 +41,12 @@ pub(crate) fn ring() -> u32 {
 
 /// What a gadget's events are kept in, in bytes, if nobody asks for another size.
 pub(crate) fn buffer(gadget: &Gadget) -> u32 {
-    if gadget.recorded { RECORDER } else { ring() }
+    match gadget.shows {
+        Shows::Past => RECORDER,
+        // Nothing comes.
+        Shows::Present => RING_BYTES_MIN,
+        Shows::Events | Shows::Once | Shows::Sums(_) => ring(),
+    }
 }
 
 /// Bytes of the tracker's ring.

@@ -13,6 +13,7 @@ use gadgets::wire::{Gap, Stage};
 use crate::clock;
 use crate::error::AgentError;
 use crate::instance::{Command, Instances, Key};
+use crate::listing::Listing;
 use crate::loss::KernelLoss;
 use crate::member::Member;
 use crate::pods::cgroup::Cgroup;
@@ -60,6 +61,8 @@ pub(crate) struct Worker {
     sampler: Option<Sampler>,
     /// Of a recorded gadget: in the ring there are notices to it, and no records.
     recording: Option<Recording>,
+    /// Of a gadget that shows what there is.
+    listing: Option<Listing>,
     members: Vec<Member>,
     /// What the tracker said, as of `generation`.
     cgroups: HashMap<u64, Option<Arc<Cgroup>>>,
@@ -98,6 +101,7 @@ impl Worker {
             }),
             recording: Recorder::of(&attached.object)?
                 .map(|recorder| Recording::new(recorder, std::mem::take(&mut attached.lists))),
+            listing: (!attached.lists.is_empty()).then(|| Listing::new(std::mem::take(&mut attached.lists))),
             gaps_seen: tracker.gaps(u64::MAX).1,
             instances,
             tracker,
@@ -128,6 +132,7 @@ impl Worker {
         loop {
             let drained = self.drain();
             self.replay();
+            self.list();
             self.conclude(drained.is_all);
             self.obey();
             if self.is_idle() && self.end() {
@@ -209,6 +214,8 @@ impl Worker {
             self.show_interest();
             // Not before: from here on every event is seen.
             self.members.iter_mut().for_each(|member| member.greet(&self.tracker));
+            let troubles = self.listing.as_mut().map(Listing::read).unwrap_or_default();
+            troubles.into_iter().for_each(|reason| self.tell_all_of_gap(reason));
             if let Some(recording) = &mut self.recording {
                 recording.begin_replays(&mut self.members);
                 if !curious.is_empty() {
@@ -302,10 +309,29 @@ impl Worker {
         self.records = records;
         self.members.iter_mut().for_each(Member::flush);
         if let Err(error) = taken {
-            let now = clock::boot_ns();
-            let gap =
-                Gap { from_ns: now, to_ns: now, reason: format!("the kernel did not give out a sample: {error}") };
-            self.members.iter_mut().for_each(|member| member.tell_gap(&gap));
+            self.tell_all_of_gap(format!("the kernel did not give out a sample: {error}"));
+        }
+    }
+
+    /// Says that something is missing now.
+    fn tell_all_of_gap(&mut self, reason: String) {
+        let now = clock::boot_ns();
+        let gap = Gap { from_ns: now, to_ns: now, reason };
+        self.members.iter_mut().for_each(|member| member.tell_gap(&gap));
+    }
+
+    /// Gives out what there is, as far as it can be taken, and then the end.
+    fn list(&mut self) {
+        while let Some(listing) = self.listing.as_mut().filter(|listing| !listing.is_over())
+            && !self.members.is_empty()
+            && !self.members.iter().any(Member::is_congested)
+        {
+            let records = listing.take();
+            self.hand_out(&records);
+            self.members.iter_mut().for_each(Member::flush);
+        }
+        if self.listing.as_ref().is_some_and(Listing::is_over) {
+            self.members.iter_mut().for_each(|member| member.unread = Some(0));
         }
     }
 

@@ -28,6 +28,7 @@ pub fn cell(value: &Value<'_>, field: &Field, out: &mut String) {
         Value::Unsigned(number) => match said(*number, field) {
             Said::Number if field.kind == Kind::Duration && *number == 0 => Ok(()),
             Said::Number if field.kind == Kind::Duration => duration(*number, out),
+            Said::Number if field.kind == Kind::Age => age(*number, out),
             Said::Number => write!(out, "{number}"),
             Said::Name(name) => out.write_str(&name),
             Said::Names(names) if names.is_empty() => out.write_str("0"),
@@ -269,6 +270,18 @@ fn duration(ns: u64, out: &mut String) -> fmt::Result {
         1_000..1_000_000 => write!(out, "{:.1}us", ns as f64 / 1e3),
         1_000_000..1_000_000_000 => write!(out, "{:.1}ms", ns as f64 / 1e6),
         _ => write!(out, "{:.2}s", ns as f64 / 1e9),
+    }
+}
+
+/// By its two largest units.
+fn age(ns: u64, out: &mut String) -> fmt::Result {
+    let seconds = ns / 1_000_000_000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => write!(out, "{seconds}s"),
+        (0, 0, _) => write!(out, "{minutes}m{}s", seconds % 60),
+        (0, ..) => write!(out, "{hours}h{}m", minutes % 60),
+        _ => write!(out, "{days}d{}h", hours % 24),
     }
 }
 

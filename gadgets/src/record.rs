@@ -241,6 +241,7 @@ impl<'a> Record<'a> {
             | Kind::Pid
             | Kind::Uid
             | Kind::Bytes
+            | Kind::Age
             | Kind::Enum
             | Kind::Flags
             | Kind::OpenFlags

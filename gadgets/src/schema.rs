@@ -108,6 +108,8 @@ pub enum Kind {
     Bytes,
     /// Microseconds, rounded up; 0 if they are not known.
     Duration,
+    /// Nanoseconds that have passed since then.
+    Age,
     /// One of the values that have names.
     Enum,
     /// Some of the bits that have names.
@@ -151,7 +153,7 @@ pub enum Kind {
 
 impl Kind {
     /// Each of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Unsigned,
         Self::Signed,
         Self::Bool,
@@ -160,6 +162,7 @@ impl Kind {
         Self::Errno,
         Self::Bytes,
         Self::Duration,
+        Self::Age,
         Self::Enum,
         Self::Flags,
         Self::OpenFlags,
@@ -189,6 +192,7 @@ impl Kind {
             "gadget_errno" | "gadget_result" => Self::Errno,
             "gadget_bytes" => Self::Bytes,
             "gadget_duration" => Self::Duration,
+            "gadget_age" => Self::Age,
             "gadget_open_flags" => Self::OpenFlags,
             "gadget_mode" => Self::Mode,
             "gadget_capability" => Self::Capability,

@@ -33,6 +33,9 @@ pub struct RunSpec {
     /// Which tasks' events, among those.
     #[serde(default, skip_serializing_if = "TaskFilter::is_any")]
     pub tasks: TaskFilter,
+    /// What there is now is all that is wanted: of a gadget that shows that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_present: bool,
     /// Of a recorded gadget: which system calls, by name.
     #[serde(default, skip_serializing_if = "Choice::is_any")]
     pub calls: Choice<String>,
@@ -61,7 +64,12 @@ pub struct RunSpec {
 impl RunSpec {
     /// Whether it ends by itself.
     pub fn is_finite(&self) -> bool {
-        self.past.as_ref().is_some_and(|past| !past.follow)
+        self.is_present || self.past.as_ref().is_some_and(|past| !past.follow)
+    }
+
+    /// Whether it can go on after it was interrupted; else it would begin from the start.
+    pub fn can_go_on(&self) -> bool {
+        !self.is_present && self.past.is_none()
     }
 }
 

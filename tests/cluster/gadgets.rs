@@ -66,3 +66,33 @@ fn each_pods_last_system_calls() {
     assert!(on_both(&calls) && calls.iter().all(|call| call["comm"] == "chroot"), "{calls:?}");
     assert_eq!((seen.lost(), &seen.summary()["complete"]), (0, &true.into()), "{}", seen.said);
 }
+
+/// A snapshot ends by itself, once all nodes have given out what there is.
+#[test]
+fn what_pods_have_now() {
+    let _agents = agents();
+    let namespace = Namespace::new("present");
+    namespace.run(&[deployment("web", BUSY), deployment("db", BUSY)]);
+    let select = ["-n", &namespace.name, "-l", "app=web"];
+    let cases: [Case; 2] = [
+        ("process", |event| event["comm"] == "httpd" && event["threads"] == 1),
+        ("file", |event| event["comm"] == "httpd" && event["kind"] == "socket"),
+    ];
+    for (what, is_wanted) in cases {
+        let seen = start(&[&["snapshot", what], &select[..]].concat(), NODES.len()).finish();
+        let events = seen.events();
+        assert!(events.iter().all(|event| event["labels"]["app"] == "web"), "{what}");
+        for node in NODES {
+            assert!(
+                events.iter().any(|event| event["node"] == node && is_wanted(event)),
+                "{what} on {node}: {events:?}"
+            );
+        }
+        assert_eq!(
+            (seen.status.code(), seen.lost(), &seen.summary()["complete"]),
+            (Some(0), 0, &true.into()),
+            "{}",
+            seen.said
+        );
+    }
+}

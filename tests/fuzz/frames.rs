@@ -87,6 +87,7 @@ fn frames() -> Vec<Frame> {
         gadget: text(),
         selector,
         tasks: tasks.clone(),
+        is_present: true,
         calls: Choice::Not([text()].into()),
         parameters: map(),
         variants: map(),

@@ -1,6 +1,6 @@
 //! The catalogue of the gadgets that exist only in the tests.
 
-use gadgets::catalogue::{Catalogue, Gadget, Hook, KPROBES, Parameter, TRAMPOLINES, TYPED_TRACEPOINTS, Variant};
+use gadgets::catalogue::{Catalogue, Gadget, Hook, KPROBES, Parameter, Shows, TRAMPOLINES, TYPED_TRACEPOINTS, Variant};
 
 static OBJECTS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/objects.rs"));
 
@@ -19,9 +19,7 @@ static FORKSNOOP: Gadget = Gadget {
     object: || object("forksnoop"),
     parameters: &[Parameter::flag("threads", "threads", "Show threads too")],
     columns: &["pid", "child", "comm"],
-    once: false,
-    recorded: false,
-    sampled: None,
+    shows: Shows::Events,
     report: None,
     hooks: &[Hook {
         name: "fork",
@@ -57,9 +55,7 @@ static TCPSTATES: Gadget = Gadget {
     object: || object("tcpstates"),
     parameters: &[],
     columns: &["old", "new", "port"],
-    once: false,
-    recorded: false,
-    sampled: None,
+    shows: Shows::Events,
     report: None,
     hooks: &[Hook {
         name: "state",

@@ -10,6 +10,8 @@
 //! - `workload checks COUNT LOG`: makes COUNT system calls that need a capability
 //! - `workload check-storm COUNT`: COUNT such calls in a thread called storm
 //! - `workload syscalls COUNT LOG`: makes system calls that are not usual, each COUNT times
+//! - `workload family COUNT FILE GO`: makes COUNT children that wait, of different kinds, and one that has ended, and writes FILE; ends
+//!   when somebody opens GO, a fifo, for writing
 //! - `workload vforks COUNT`: makes COUNT children that end at once
 //! - `workload after-one FILE COMMAND COUNT ARG…`: a command of these with a COUNT of 1, and with the rest of COUNT when
 //!   FILE is there
@@ -81,6 +83,7 @@ fn run(args: &[Vec<u8>]) {
         Some(b"execs") => Execs::new(text(3)).run(number(2)),
         Some(b"storm") => execs::storm(number(2), number(3)),
         Some(b"forks") => tasks::forks(number(2), &text(3)),
+        Some(b"family") => tasks::family(number(2), &text(3), &text(4)),
         Some(b"vforks") => tasks::vforks(number(2)),
         Some(b"nest") => tasks::nest(number(2), &text(3), &args[4..]),
         Some(b"into") => tasks::into(&text(2), &args[3..]),

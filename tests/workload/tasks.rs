@@ -1,14 +1,21 @@
 //! Processes that are made, and put into cgroups.
 
 use std::ffi::{CStr, CString};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::process::exit;
+use std::os::unix::net::UnixStream;
+use std::process::{self, exit};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, clone};
-use nix::sys::wait::waitpid;
-use nix::unistd::execve;
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
+use nix::sys::eventfd::EventFd;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::prctl::set_name;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::{ForkResult, Pid, Uid, execve, fork, pause, pipe, setuid};
 
 use super::{c, in_child, log, refs};
 
@@ -74,4 +81,65 @@ pub(super) fn nest(depth: usize, name: &str, program: &[Vec<u8>]) {
     let argv: Vec<CString> = program.iter().map(|arg| c(arg)).collect();
     let error = execve::<&CStr, &CStr>(&argv[0], &refs(&argv), &[]).unwrap_err();
     panic!("exec failed: {error}");
+}
+
+/// What a child of a family becomes: none is like the one before.
+fn member(number: usize, ready: &File) -> ! {
+    set_name(&c(format!("member-{number}").as_bytes())).unwrap();
+    if number % 3 == 1 {
+        for thread in 0..2 {
+            let name = c(format!("thread-{thread}").as_bytes());
+            std::thread::spawn(move || {
+                set_name(&name).unwrap();
+                pause();
+            });
+        }
+    }
+    if number % 3 == 2 {
+        setuid(Uid::from_raw(1000 + number as u32)).unwrap();
+    }
+    let mut ready = ready;
+    ready.write_all(b"!").unwrap();
+    loop {
+        pause();
+    }
+}
+
+/// One of each kind, for a family to inherit.
+fn open_files() -> impl Sized {
+    let (plain, deleted) = (format!("/tmp/plain-{}", process::id()), format!("/tmp/deleted-{}", process::id()));
+    let mut file = OpenOptions::new().create(true).append(true).open(plain).unwrap();
+    file.write_all(b"content").unwrap();
+    let gone = File::create(&deleted).unwrap();
+    fs::remove_file(deleted).unwrap();
+    let folder = File::open("/tmp").unwrap();
+    let memory = memfd_create(c"memory", MFdFlags::MFD_CLOEXEC).unwrap();
+    let (epoll, event) = (Epoll::new(EpollCreateFlags::empty()).unwrap(), EventFd::new().unwrap());
+    let sockets = UnixStream::pair().unwrap();
+    (file, gone, folder, memory, epoll, event, sockets, File::open("/dev/null").unwrap())
+}
+
+/// A parent, so many children that wait, and one that has ended, which nobody has noticed.
+pub(super) fn family(count: usize, ready: &str, go: &str) {
+    let (mut told, tell) = pipe().map(|(told, tell)| (File::from(told), File::from(tell))).unwrap();
+    // SAFETY: this process has no other threads.
+    let child = |become_it: &dyn Fn()| match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            become_it();
+            exit(0)
+        }
+        ForkResult::Parent { child } => child,
+    };
+    let _open = open_files();
+    let members: Vec<Pid> = (0..count).map(|number| child(&|| member(number, &tell))).collect();
+    let dead = child(&|| ());
+    told.read_exact(&mut vec![0; count]).unwrap();
+    waitid(Id::Pid(dead), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+    fs::write(ready, "").unwrap();
+    // A fifo: it is opened when somebody opens its other end.
+    File::open(go).unwrap();
+    for member in members {
+        kill(member, Signal::SIGKILL).unwrap();
+        waitpid(member, None).unwrap();
+    }
 }

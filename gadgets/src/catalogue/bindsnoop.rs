@@ -1,6 +1,6 @@
 //! bindsnoop: sockets that are bound.
 
-use super::{Gadget, Hook, Parameter, SYSCALL_TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, Variant};
+use super::{Gadget, Hook, Parameter, SYSCALL_TRACEPOINTS, Shows, TRAMPOLINES, TYPED_TRACEPOINTS, Variant};
 
 pub(super) static BINDSNOOP: Gadget = Gadget {
     name: "bindsnoop",
@@ -13,9 +13,7 @@ pub(super) static BINDSNOOP: Gadget = Gadget {
     object: || bpf::object("bindsnoop").unwrap_or_default(),
     parameters: &[Parameter::flag("failed", "failed_only", "Show only attempts that failed")],
     columns: &["pid", "comm", "ret", "protocol", "address", "options"],
-    once: false,
-    recorded: false,
-    sampled: None,
+    shows: Shows::Events,
     report: None,
     hooks: &[Hook {
         name: "bind",

@@ -1,6 +1,6 @@
 //! capabilities: what the kernel checks them for.
 
-use super::{CAPABILITY_TRACEPOINT, Gadget, Hook, KPROBES, Parameter, Report, ReportForm, TRAMPOLINES, Variant};
+use super::{CAPABILITY_TRACEPOINT, Gadget, Hook, KPROBES, Parameter, Report, ReportForm, Shows, TRAMPOLINES, Variant};
 
 pub(super) static CAPABILITIES: Gadget = Gadget {
     name: "capabilities",
@@ -28,9 +28,7 @@ pub(super) static CAPABILITIES: Gadget = Gadget {
         .with_column("stack"),
     ],
     columns: &["pid", "comm", "uid", "capability", "ret", "syscall", "audit"],
-    once: false,
-    recorded: false,
-    sampled: None,
+    shows: Shows::Events,
     report: Some(Report {
         name: "capabilities",
         doc: "what each container needs, as its securityContext",

@@ -1,6 +1,8 @@
 //! execsnoop: programs that are started.
 
-use super::{Gadget, Hook, Parameter, ParameterKind, SYSCALL_TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, Variant};
+use super::{
+    Gadget, Hook, Parameter, ParameterKind, SYSCALL_TRACEPOINTS, Shows, TRAMPOLINES, TYPED_TRACEPOINTS, Variant,
+};
 
 pub(super) static EXECSNOOP: Gadget = Gadget {
     name: "execsnoop",
@@ -21,9 +23,7 @@ pub(super) static EXECSNOOP: Gadget = Gadget {
         ),
     ],
     columns: &["pid", "ppid", "comm", "pcomm", "uid", "ret", "args"],
-    once: false,
-    recorded: false,
-    sampled: None,
+    shows: Shows::Events,
     report: None,
     hooks: &[
         Hook {

@@ -2,7 +2,7 @@
 
 use super::{
     ASSOCIATION_REQUESTS, DEFERRED_DATAGRAMS, FREED_DATAGRAMS, Gadget, Hook, KPROBES, READABLE_SOCKETS, Report,
-    ReportForm, SOCKET_HOOKS, SYSCALL_TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, Variant,
+    ReportForm, SOCKET_HOOKS, SYSCALL_TRACEPOINTS, Shows, TRAMPOLINES, TYPED_TRACEPOINTS, Variant,
 };
 
 pub(super) static FLOWS: Gadget = Gadget {
@@ -17,9 +17,7 @@ pub(super) static FLOWS: Gadget = Gadget {
     object: || bpf::object("flows").unwrap_or_default(),
     parameters: &[],
     columns: &["pid", "comm", "direction", "protocol", "local", "peer"],
-    once: true,
-    recorded: false,
-    sampled: None,
+    shows: Shows::Once,
     report: Some(Report {
         name: "network-policy",
         doc: "NetworkPolicies that let workloads talk to whom they were seen to talk to",

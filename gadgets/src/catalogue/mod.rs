@@ -6,6 +6,8 @@ mod execsnoop;
 mod flows;
 mod opensnoop;
 mod requirement;
+mod snapshot_file;
+mod snapshot_process;
 mod syscalls;
 mod tcptop;
 mod tcptracer;
@@ -34,6 +36,8 @@ pub static CATALOGUE: Catalogue = Catalogue(&[
     &tcptop::TCPTOP,
     &flows::FLOWS,
     &traceloop::TRACELOOP,
+    &snapshot_process::SNAPSHOT_PROCESS,
+    &snapshot_file::SNAPSHOT_FILE,
 ]);
 
 /// Columns that every gadget has, before its own: where an event happened, and when.
@@ -70,16 +74,44 @@ pub struct Gadget {
     pub parameters: &'static [Parameter],
     /// The columns of its own that are shown by default, in their order. Others can be asked for.
     pub columns: &'static [&'static str],
-    /// If it remembers what it has shown, and does not show it again. Each session begins anew.
-    pub once: bool,
-    /// If it keeps its events in a recorder, and shows the last ones at the end.
-    pub recorded: bool,
-    /// If it shows what came in an interval, instead of single events.
-    pub sampled: Option<Sampled>,
+    /// What it shows, and when.
+    pub shows: Shows,
     /// What it can say of all events together, at the end.
     pub report: Option<Report>,
     /// What it attaches to.
     pub hooks: &'static [Hook],
+}
+
+/// What a gadget shows, and when.
+#[derive(Clone, Copy, Debug)]
+pub enum Shows {
+    /// Each event, when it happens.
+    Events,
+    /// Each thing when it happens for the first time: it remembers what it has shown, for each session anew.
+    Once,
+    /// What came in an interval.
+    Sums(Sampled),
+    /// The last events, which it keeps in a recorder, at the end.
+    Past,
+    /// What there is, and that is the end.
+    Present,
+}
+
+impl Shows {
+    /// What is added up, if it shows sums.
+    pub fn sums(&self) -> Option<Sampled> {
+        if let Self::Sums(sampled) = self { Some(*sampled) } else { None }
+    }
+
+    /// Whether it has a recorder.
+    pub fn is_past(&self) -> bool {
+        matches!(self, Self::Past)
+    }
+
+    /// Whether it ends by itself.
+    pub fn is_present(&self) -> bool {
+        matches!(self, Self::Present)
+    }
 }
 
 /// What a gadget shows of each interval: sums.
@@ -215,10 +247,9 @@ impl Gadget {
         Schema::from_object((self.object)())
     }
 
-    /// Whether each session begins anew, with these values of its constants: it shows everything once, or what it has recorded.
+    /// Whether each session begins anew, with these values of its constants: nothing of it can be shared.
     pub fn begins_anew(&self, constants: &BTreeMap<&'static str, u64>) -> bool {
-        self.once
-            || self.recorded
+        matches!(self.shows, Shows::Once | Shows::Past | Shows::Present)
             || self.parameters.iter().any(|parameter| parameter.once && parameter.is_set(constants))
     }
 
@@ -329,7 +360,7 @@ mod tests {
             for name in gadget.report.iter().flat_map(|report| report.parameters) {
                 assert!(gadget.parameters.iter().any(|parameter| parameter.name == *name), "{}: {name}", gadget.name);
             }
-            for measure in gadget.sampled.iter().flat_map(|sampled| sampled.measures) {
+            for measure in gadget.shows.sums().iter().flat_map(|sampled| sampled.measures) {
                 assert!(schema.fields().any(|field| field.name == *measure), "{}: {measure}", gadget.name);
             }
         }

@@ -1,6 +1,8 @@
 //! opensnoop: files that are opened.
 
-use super::{Gadget, Hook, Parameter, SYSCALL_TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, URING_TRACEPOINTS, Variant};
+use super::{
+    Gadget, Hook, Parameter, SYSCALL_TRACEPOINTS, Shows, TRAMPOLINES, TYPED_TRACEPOINTS, URING_TRACEPOINTS, Variant,
+};
 
 /// The programs of a variant. arm64 has neither open(2) nor creat(2).
 const fn programs(all: &'static [&'static str]) -> &'static [&'static str] {
@@ -28,9 +30,7 @@ pub(super) static OPENSNOOP: Gadget = Gadget {
         ),
     ],
     columns: &["pid", "comm", "uid", "ret", "flags", "path"],
-    once: false,
-    recorded: false,
-    sampled: None,
+    shows: Shows::Events,
     report: None,
     hooks: &[
         Hook {

@@ -1,6 +1,6 @@
 //! syscalls: which system calls containers make.
 
-use super::{Gadget, Hook, Report, ReportForm, TYPED_TRACEPOINTS, Variant};
+use super::{Gadget, Hook, Report, ReportForm, Shows, TYPED_TRACEPOINTS, Variant};
 
 pub(super) static SYSCALLS: Gadget = Gadget {
     name: "syscalls",
@@ -14,9 +14,7 @@ pub(super) static SYSCALLS: Gadget = Gadget {
     object: || bpf::object("syscalls").unwrap_or_default(),
     parameters: &[],
     columns: &["pid", "comm", "uid", "architecture", "syscall"],
-    once: true,
-    recorded: false,
-    sampled: None,
+    shows: Shows::Once,
     report: Some(Report {
         name: "seccomp-profile",
         doc: "a seccomp profile for each container, of the system calls that it made",

@@ -1,6 +1,6 @@
 //! tcptop: what goes over connections of TCP.
 
-use super::{Gadget, Hook, SOCKET_STORAGE, Sampled, TYPED_TRACEPOINTS, Variant};
+use super::{Gadget, Hook, SOCKET_STORAGE, Sampled, Shows, TYPED_TRACEPOINTS, Variant};
 
 pub(super) static TCPTOP: Gadget = Gadget {
     name: "tcptop",
@@ -14,9 +14,7 @@ pub(super) static TCPTOP: Gadget = Gadget {
     object: || bpf::object("tcptop").unwrap_or_default(),
     parameters: &[],
     columns: &["pid", "comm", "local", "peer", "sent", "received", "retransmits"],
-    once: false,
-    recorded: false,
-    sampled: Some(Sampled { measures: &["sent", "received", "retransmits"] }),
+    shows: Shows::Sums(Sampled { measures: &["sent", "received", "retransmits"] }),
     report: None,
     hooks: &[Hook {
         name: "connections",

@@ -1,6 +1,8 @@
 //! tcptracer: connections of TCP.
 
-use super::{Gadget, Hook, Parameter, SOCKET_HOOKS, SYSCALL_TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, Variant};
+use super::{
+    Gadget, Hook, Parameter, SOCKET_HOOKS, SYSCALL_TRACEPOINTS, Shows, TRAMPOLINES, TYPED_TRACEPOINTS, Variant,
+};
 
 pub(super) static TCPTRACER: Gadget = Gadget {
     name: "tcptracer",
@@ -18,9 +20,7 @@ pub(super) static TCPTRACER: Gadget = Gadget {
         Parameter::flag("failed", "show_failed", "Show connects that failed"),
     ],
     columns: &["pid", "comm", "operation", "ret", "local", "peer", "duration", "sent", "received", "retransmits"],
-    once: false,
-    recorded: false,
-    sampled: None,
+    shows: Shows::Events,
     report: None,
     hooks: &[
         Hook {

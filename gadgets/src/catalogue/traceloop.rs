@@ -1,6 +1,6 @@
 //! traceloop: the last system calls of containers.
 
-use super::{Gadget, Hook, Parameter, TYPED_TRACEPOINTS, Variant};
+use super::{Gadget, Hook, Parameter, Shows, TYPED_TRACEPOINTS, Variant};
 
 pub(super) static TRACELOOP: Gadget = Gadget {
     name: "traceloop",
@@ -16,9 +16,7 @@ pub(super) static TRACELOOP: Gadget = Gadget {
         .with_column("duration")
         .with_hook("begins")],
     columns: &["tid", "comm", "syscall", "ret", "end", "args"],
-    once: false,
-    recorded: true,
-    sampled: None,
+    shows: Shows::Past,
     report: None,
     hooks: &[
         Hook {

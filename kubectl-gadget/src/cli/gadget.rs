@@ -44,10 +44,10 @@ pub(super) fn command(gadget: &'static Gadget) -> Command {
         .about(capitalised(gadget.summary))
         .long_about(format!("{}.\n\n{}", capitalised(gadget.summary), gadget.description));
     let mut command = RunArgs::augment_args(OutputArgs::augment_args(command));
-    if gadget.sampled.is_some() {
+    if gadget.shows.sums().is_some() {
         command = SampleArgs::augment_args(command);
     }
-    if gadget.recorded {
+    if gadget.shows.is_past() {
         command = RecordingCommand::augment_subcommands(CallArgs::augment_args(command))
             .subcommand_required(false)
             .arg_required_else_help(false)
@@ -58,7 +58,7 @@ pub(super) fn command(gadget: &'static Gadget) -> Command {
         let arg = Arg::new(SUMMARY).long(SUMMARY).help(help).action(ArgAction::SetTrue);
         command = command.arg(arg.help_heading("Output"));
     }
-    if gadget.recorded {
+    if gadget.shows.is_past() {
         command = command.mut_subcommand(recording::START, |start| with_parameters(start, gadget));
     }
     with_parameters(command, gadget)
@@ -93,7 +93,7 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
     let report = gadget.report.filter(|_| matches.get_flag(SUMMARY));
     let given = given_parameters(gadget, matches, report.as_ref());
     let usual = Columns::usual(gadget, given.iter().filter_map(|(parameter, _)| parameter.column));
-    let sample = match gadget.sampled {
+    let sample = match gadget.shows.sums() {
         Some(sampled) => Some((sampled, SampleArgs::from_arg_matches(matches)?)),
         None => None,
     };
@@ -116,9 +116,10 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
         }
         sums = Some(Sums::new(plan));
     }
-    let calls = if gadget.recorded { CallArgs::from_arg_matches(matches)?.choice()? } else { Choice::Any };
+    let calls = if gadget.shows.is_past() { CallArgs::from_arg_matches(matches)?.choice()? } else { Choice::Any };
     let spec = RunSpec {
         gadget: gadget.name.to_owned(),
+        is_present: gadget.shows.is_present(),
         calls,
         parameters: as_spec(&given),
         interval_ms: sample.as_ref().and_then(|(_, sample)| sample.interval_ms()),

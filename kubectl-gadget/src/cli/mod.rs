@@ -10,6 +10,7 @@ mod list;
 mod recording;
 mod run;
 mod sample;
+mod snapshot;
 mod status;
 mod undeploy;
 mod version;
@@ -31,7 +32,8 @@ pub(crate) fn run(catalogue: Catalogue) -> anyhow::Result<End> {
         .about("See what pods do, as the kernel sees it")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands(catalogue.0.iter().map(|gadget| gadget::command(gadget)))
+        .subcommands(catalogue.0.iter().map(|gadget| gadget::command(gadget).hide(snapshot::of(gadget).is_some())))
+        .subcommand(snapshot::command(catalogue))
         .subcommand(advise::command(catalogue))
         .subcommand(deploy::command())
         .subcommand(undeploy::command())
@@ -43,6 +45,7 @@ pub(crate) fn run(catalogue: Catalogue) -> anyhow::Result<End> {
     command.build();
     let matches = command.get_matches();
     match matches.subcommand() {
+        Some((snapshot::NAME, matches)) => snapshot::run(catalogue, matches),
         Some(("advise", matches)) => advise::run(catalogue, matches),
         Some(("list", matches)) => list::run(catalogue, matches),
         Some(("explain", matches)) => explain::run(catalogue, matches),

@@ -126,7 +126,7 @@ mod tests {
         let command = SampleArgs::augment_args(Command::new("test").no_binary_name(true));
         let args = SampleArgs::from_arg_matches(&command.try_get_matches_from(words)?)?;
         let gadget = gadgets::catalogue::CATALOGUE.get("tcptop").expect("tcptop");
-        let sampled = gadget.sampled.expect("a sampled gadget");
+        let sampled = gadget.shows.sums().expect("a sampled gadget");
         let shown = args.usual(gadget, sampled, Columns::usual(gadget, std::iter::empty()))?;
         let plan = args.plan(gadget, sampled, Some(&shown))?;
         Ok((shown, plan))

@@ -19,7 +19,10 @@ pub(crate) fn names(gadget: &Gadget) -> Result<Vec<String>, SchemaError> {
 
 /// The names of the columns that a gadget shows if nothing else is asked for.
 pub(crate) fn defaults(gadget: &Gadget) -> Vec<&'static str> {
-    COMMON_COLUMNS.iter().map(|(name, _)| *name).chain(gadget.columns.iter().copied()).collect()
+    let common = COMMON_COLUMNS.iter().map(|(name, _)| *name);
+    // It is the same for all that there is.
+    let common = common.filter(|name| *name != "time" || !gadget.shows.is_present());
+    common.chain(gadget.columns.iter().copied()).collect()
 }
 
 impl Columns {

@@ -127,8 +127,7 @@ impl Node {
                     Ending::Complete => "the agent ended the session".into(),
                     Ending::Refused(failure) if may_pass(failure.kind) => failure.message,
                     Ending::Refused(failure) => return Outcome::Failed(AgentFailure { failure, local: false }.into()),
-                    // It would begin from the start.
-                    Ending::Broken { why, greeted: true } if self.shared.spec.past.is_some() => {
+                    Ending::Broken { why, greeted: true } if !self.shared.spec.can_go_on() => {
                         self.shared.inbox.put(News::Broken(self.id, why.clone()));
                         return Outcome::Failed(anyhow!("the stream is incomplete: {why}"));
                     }

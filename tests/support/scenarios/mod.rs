@@ -8,9 +8,12 @@ mod bindsnoop;
 mod calls;
 mod capabilities;
 mod execsnoop;
+mod families;
 mod flows;
 mod forksnoop;
 mod opensnoop;
+mod snapshot_file;
+mod snapshot_process;
 mod syscalls;
 mod tcpstates;
 mod tcptop;
@@ -69,13 +72,15 @@ struct Storm {
 }
 
 /// One for every gadget.
-pub static SCENARIOS: [&Scenario; 11] = [
+pub static SCENARIOS: [&Scenario; 13] = [
     &bindsnoop::BINDSNOOP,
     &capabilities::CAPABILITIES,
     &execsnoop::EXECSNOOP,
     &flows::FLOWS,
     &forksnoop::FORKSNOOP,
     &opensnoop::OPENSNOOP,
+    &snapshot_file::SNAPSHOT_FILE,
+    &snapshot_process::SNAPSHOT_PROCESS,
     &syscalls::SYSCALLS,
     &tcpstates::TCPSTATES,
     &tcptop::TCPTOP,
