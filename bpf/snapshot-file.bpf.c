@@ -48,18 +48,14 @@ static __always_inline enum file_type type_of(struct inode *inode, __u64 system)
 SEC("iter/task_file")
 int list_files(struct bpf_iter__task_file *ctx)
 {
-	struct task_struct *task = ctx->task, *leader;
+	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct file_path *path = NULL;
 	struct open_file open = {};
 	struct inode *inode;
 	__u64 length, system;
 
-	if (!task || !file)
-		return 0;
-	leader = BPF_CORE_READ(task, group_leader);
-	/* Nearly all threads share theirs. */
-	if (task != leader && BPF_CORE_READ(leader, files) == BPF_CORE_READ(task, files))
+	if (!task || !file || shares_files(task))
 		return 0;
 	open.pid = task->tgid;
 	open.uid = BPF_CORE_READ(task, cred, uid.val);

@@ -290,10 +290,12 @@ static __always_inline void count_entering(__s64 more)
 /* Before 6.4 what these helpers return has 32 bits. */
 static __always_inline void mark(__u32 tgid, const struct entry_mark *as)
 {
+	/* Whoever finds none does not look for one. */
+	count_entering(1);
 	if (!(int)bpf_map_update_elem(&entering, &tgid, as, BPF_NOEXIST))
-		count_entering(1);
-	else
-		bpf_map_update_elem(&entering, &tgid, as, BPF_EXIST);
+		return;
+	count_entering(-1);
+	bpf_map_update_elem(&entering, &tgid, as, BPF_EXIST);
 }
 
 /* Whether there was a mark. */

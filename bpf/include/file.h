@@ -7,6 +7,14 @@
 #include "compat.h"
 #include "gadget.h"
 
+/* Whether a thread shares its files with its process, as nearly all do. */
+static __always_inline bool shares_files(struct task_struct *task)
+{
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	return task != leader && BPF_CORE_READ(leader, files) == BPF_CORE_READ(task, files);
+}
+
 /* The file behind a descriptor; NULL if there is none. */
 static __always_inline struct file *current_file(__s64 descriptor)
 {

@@ -262,20 +262,37 @@ struct sk_buff {
 	__u16 transport_header;
 	__u16 network_header;
 	unsigned char *head;
+	unsigned int len;
+	struct sk_buff *next;
 };
 
 struct sk_buff_head {
-	struct sk_buff *prev; /* the last; of an empty queue its own address */
+	struct sk_buff *next; /* the first; of an empty queue its own address */
+	struct sk_buff *prev; /* the last; likewise */
+	__u32 qlen;
 };
+
+typedef struct {
+	atomic_t refs;
+} refcount_t;
 
 struct msghdr {
 	void *msg_name;
 	int msg_namelen;
 };
 
+struct socket;
+
 struct sock {
 	struct sock_common __sk_common;
 	struct sk_buff_head sk_receive_queue;
+	struct {
+		atomic_t rmem_alloc;
+	} sk_backlog;
+	refcount_t sk_wmem_alloc;
+	__u32 sk_ack_backlog; /* connections that wait to be accepted */
+	__u32 sk_max_ack_backlog;
+	struct socket *sk_socket;
 	__u8 sk_userlocks : 4;
 	__u16 sk_protocol;
 	__u16 sk_type;
@@ -286,6 +303,22 @@ struct sock {
 
 struct socket {
 	struct sock *sk;
+	struct file *file;
+};
+
+struct sockaddr_un {
+	unsigned short sun_family;
+	char sun_path[108];
+};
+
+struct unix_address {
+	int len; /* of the name, its family included */
+	struct sockaddr_un name[1];
+};
+
+struct unix_sock {
+	struct unix_address *addr;
+	struct sock *peer;
 };
 
 /* What an endpoint of SCTP and an association begin with. */
@@ -303,6 +336,14 @@ struct tcp_sock {
 	__u64 bytes_retrans;
 	__u64 bytes_received;
 	__u32 total_retrans;
+	__u32 rcv_nxt; /* numbers of bytes: the next to come, */
+	__u32 copied_seq; /* the next to be read, */
+	__u32 write_seq; /* the next to be written, */
+	__u32 snd_una; /* and the first that is not acknowledged */
+};
+
+struct udp_sock {
+	int forward_deficit; /* bytes that were read and are still counted */
 };
 
 /* Numbered in include/net/inet_sock.h, in an enum without a name, which CO-RE cannot find. */

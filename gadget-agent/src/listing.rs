@@ -1,57 +1,70 @@
-//! What there is when somebody asks: the records of a gadget's lists, on their way to who has asked.
+//! What there is when somebody asks: a gadget's lists, on their way to who has asked.
+
+use std::io::{self, Read as _};
 
 use gadgets::record::records;
-use libbpf_rs::Link;
+use libbpf_rs::{Iter, Link};
 
-use crate::runtime::sample;
-
-/// Bytes of records that are given out at a time.
+/// Bytes that are asked for at a time.
 const CHUNK: usize = 64 << 10;
 
-/// The lists of one gadget, which are read once.
+/// The lists of one gadget, each of which is read once, as far as somebody can take it.
 pub(crate) struct Listing {
+    /// Those that are left, the first one last.
     lists: Vec<Link>,
-    records: Vec<u8>,
-    /// Bytes of these that were given out.
-    given: usize,
-    is_read: bool,
+    /// The first of these, if it was begun.
+    reading: Option<Iter>,
+    /// The beginning of a record.
+    rest: Vec<u8>,
 }
 
 impl Listing {
-    pub(crate) fn new(lists: Vec<Link>) -> Self {
-        Self { lists, records: Vec::new(), given: 0, is_read: false }
+    pub(crate) fn new(mut lists: Vec<Link>) -> Self {
+        lists.reverse();
+        Self { lists, reading: None, rest: Vec::new() }
     }
 
-    /// Reads what there is now, the first time. Returns why something may be missing.
-    pub(crate) fn read(&mut self) -> Vec<String> {
-        if std::mem::replace(&mut self.is_read, true) {
-            return Vec::new();
-        }
-        let records = &mut self.records;
-        let read = self.lists.iter().map(|list| sample::read(list, records));
-        read.filter_map(|read| Some(format!("the kernel did not give out all that there is: {}", read.err()?)))
-            .collect()
-    }
-
-    /// Whether everything was given out.
+    /// Whether there is no more.
     pub(crate) fn is_over(&self) -> bool {
-        self.is_read && self.given == self.records.len()
+        self.lists.is_empty()
     }
 
-    /// The next records, back to back.
-    pub(crate) fn take(&mut self) -> Vec<u8> {
-        let rest = &self.records[self.given..];
-        let mut end = 0;
-        for record in records(rest).map_while(Result::ok) {
-            end += record.bytes.len();
-            if end >= CHUNK {
-                break;
+    /// The next records, back to back; none if the kernel takes a breath.
+    ///
+    /// # Errors
+    /// If the kernel does not give out all that there is of one kind. The others follow.
+    pub(crate) fn take(&mut self) -> io::Result<Vec<u8>> {
+        let mut taken = std::mem::take(&mut self.rest);
+        match self.read(&mut taken) {
+            Ok(0) => self.go_on(),
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => {
+                self.go_on();
+                return Err(error);
             }
         }
-        // What is no record cannot be passed over.
-        let end = if end == 0 { rest.len() } else { end };
-        let chunk = rest[..end].to_vec();
-        self.given += end;
-        chunk
+        let whole = records(&taken).map_while(Result::ok).map(|record| record.bytes.len()).sum();
+        self.rest = taken.split_off(whole);
+        Ok(taken)
+    }
+
+    /// Adds some bytes of the first list. Returns how many.
+    fn read(&mut self, taken: &mut Vec<u8>) -> io::Result<usize> {
+        let Some(list) = self.lists.last() else { return Ok(0) };
+        let reading = match &mut self.reading {
+            Some(reading) => reading,
+            none => none.insert(Iter::new(list).map_err(io::Error::other)?),
+        };
+        let before = taken.len();
+        taken.resize(before + CHUNK, 0);
+        let read = reading.read(&mut taken[before..]);
+        taken.truncate(before + read.as_ref().copied().unwrap_or_default());
+        read
+    }
+
+    fn go_on(&mut self) {
+        self.reading = None;
+        self.lists.pop();
     }
 }

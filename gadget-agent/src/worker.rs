@@ -132,7 +132,6 @@ impl Worker {
         loop {
             let drained = self.drain();
             self.replay();
-            self.list();
             self.conclude(drained.is_all);
             self.obey();
             if self.is_idle() && self.end() {
@@ -143,6 +142,9 @@ impl Worker {
                 last_tick = Instant::now();
                 self.tick();
                 self.members.retain(|member| !member.is_given_up());
+            }
+            if self.list() {
+                continue;
             }
             // Who comes is in more of a hurry than who has much already.
             if drained.records == 0 && self.recording.as_mut().is_some_and(Recording::relieve) {
@@ -214,8 +216,6 @@ impl Worker {
             self.show_interest();
             // Not before: from here on every event is seen.
             self.members.iter_mut().for_each(|member| member.greet(&self.tracker));
-            let troubles = self.listing.as_mut().map(Listing::read).unwrap_or_default();
-            troubles.into_iter().for_each(|reason| self.tell_all_of_gap(reason));
             if let Some(recording) = &mut self.recording {
                 recording.begin_replays(&mut self.members);
                 if !curious.is_empty() {
@@ -320,19 +320,23 @@ impl Worker {
         self.members.iter_mut().for_each(|member| member.tell_gap(&gap));
     }
 
-    /// Gives out what there is, as far as it can be taken, and then the end.
-    fn list(&mut self) {
-        while let Some(listing) = self.listing.as_mut().filter(|listing| !listing.is_over())
-            && !self.members.is_empty()
-            && !self.members.iter().any(Member::is_congested)
-        {
-            let records = listing.take();
-            self.hand_out(&records);
-            self.members.iter_mut().for_each(Member::flush);
+    /// Gives out some of what there is, if that can be taken, and then the end. Returns whether there may be more to do.
+    fn list(&mut self) -> bool {
+        let Some(listing) = &mut self.listing else { return false };
+        let is_wanted = self.members.iter().any(|member| member.unread.is_none());
+        if !is_wanted || self.members.iter().any(Member::is_congested) {
+            return false;
         }
-        if self.listing.as_ref().is_some_and(Listing::is_over) {
+        if listing.is_over() {
             self.members.iter_mut().for_each(|member| member.unread = Some(0));
+            return true;
         }
+        match listing.take() {
+            Ok(records) => self.hand_out(&records),
+            Err(error) => self.tell_all_of_gap(format!("the kernel did not give out all that there is: {error}")),
+        }
+        self.members.iter_mut().for_each(Member::flush);
+        true
     }
 
     fn is_replaying(&self) -> bool {

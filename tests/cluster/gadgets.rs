@@ -74,7 +74,8 @@ fn what_pods_have_now() {
     let namespace = Namespace::new("present");
     namespace.run(&[deployment("web", BUSY), deployment("db", BUSY)]);
     let select = ["-n", &namespace.name, "-l", "app=web"];
-    let cases: [Case; 2] = [
+    let cases: [Case; 3] = [
+        ("socket", |event| event["local"]["port"] == 8080 && event["state"] == "listen"),
         ("process", |event| event["comm"] == "httpd" && event["threads"] == 1),
         ("file", |event| event["comm"] == "httpd" && event["kind"] == "socket"),
     ];

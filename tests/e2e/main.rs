@@ -17,6 +17,7 @@ mod recording;
 mod recordings;
 
 mod sharing;
+mod snapshots;
 mod sockets;
 mod strace;
 mod tasks;

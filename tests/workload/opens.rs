@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
 
 use io_uring::IoUring;
 use io_uring::opcode::OpenAt;
@@ -14,6 +15,7 @@ use super::{c, log};
 pub(super) fn opens(count: usize, log_path: &str) {
     std::env::set_current_dir("/tmp").unwrap();
     fs::write("plain", "").unwrap();
+    let stem = Path::new(log_path).file_stem().unwrap().display().to_string();
     let mut attempts = Vec::new();
     // What is written down is the path, which file that is (of those whose names are no riddles), flags and mode.
     let mut attempt = |call: &Open, path: Vec<u8>| {
@@ -30,7 +32,8 @@ pub(super) fn opens(count: usize, log_path: &str) {
         attempts.push((result, [path, file, flags, format!("{:04o}", call.mode).into_bytes()]));
     };
     for index in 0..count {
-        let token = format!("token-{index}");
+        // Another container may do the same beside it.
+        let token = format!("token-{stem}-{index}");
         let path = |rest: &str| format!("{rest}{token}").into_bytes();
         match index % 12 {
             0 => attempt(&OPENAT, path("/tmp/")),

@@ -3,9 +3,11 @@
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::net::UnixStream;
-use std::process::{self, exit};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
+use std::process::exit;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, clone};
@@ -106,8 +108,8 @@ fn member(number: usize, ready: &File) -> ! {
 }
 
 /// One of each kind, for a family to inherit.
-fn open_files() -> impl Sized {
-    let (plain, deleted) = (format!("/tmp/plain-{}", process::id()), format!("/tmp/deleted-{}", process::id()));
+fn open_files(name: &str) -> impl Sized + use<> {
+    let [plain, deleted, socket] = ["plain", "deleted", "socket"].map(|kind| format!("{name}.{kind}"));
     let mut file = OpenOptions::new().create(true).append(true).open(plain).unwrap();
     file.write_all(b"content").unwrap();
     let gone = File::create(&deleted).unwrap();
@@ -115,8 +117,28 @@ fn open_files() -> impl Sized {
     let folder = File::open("/tmp").unwrap();
     let memory = memfd_create(c"memory", MFdFlags::MFD_CLOEXEC).unwrap();
     let (epoll, event) = (Epoll::new(EpollCreateFlags::empty()).unwrap(), EventFd::new().unwrap());
-    let sockets = UnixStream::pair().unwrap();
-    (file, gone, folder, memory, epoll, event, sockets, File::open("/dev/null").unwrap())
+    (file, gone, folder, memory, epoll, event, open_sockets(&socket), File::open("/dev/null").unwrap())
+}
+
+/// Some of each kind, with something in their queues.
+fn open_sockets(path: &str) -> impl Sized + use<> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    connected.write_all(b"12345").unwrap();
+    // This one is never accepted.
+    let waiting = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let all = TcpListener::bind("[::]:0").unwrap();
+    let (datagrams, sender) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    sender.connect(datagrams.local_addr().unwrap()).unwrap();
+    sender.send(b"datagram").unwrap();
+    let _ = fs::remove_file(path);
+    let named = UnixListener::bind(path).unwrap();
+    let abstracted = SocketAddr::from_abstract_name(path).unwrap();
+    let abstracted = UnixDatagram::bind_addr(&abstracted).unwrap();
+    let mut pair = UnixStream::pair().unwrap();
+    pair.0.write_all(b"1234567").unwrap();
+    (listener, connected, accepted, waiting, all, (datagrams, sender, named, abstracted, pair))
 }
 
 /// A parent, so many children that wait, and one that has ended, which nobody has noticed.
@@ -130,7 +152,7 @@ pub(super) fn family(count: usize, ready: &str, go: &str) {
         }
         ForkResult::Parent { child } => child,
     };
-    let _open = open_files();
+    let _open = open_files(ready);
     let members: Vec<Pid> = (0..count).map(|number| child(&|| member(number, &tell))).collect();
     let dead = child(&|| ());
     told.read_exact(&mut vec![0; count]).unwrap();

@@ -8,6 +8,7 @@ mod opensnoop;
 mod requirement;
 mod snapshot_file;
 mod snapshot_process;
+mod snapshot_socket;
 mod syscalls;
 mod tcptop;
 mod tcptracer;
@@ -37,6 +38,7 @@ pub static CATALOGUE: Catalogue = Catalogue(&[
     &flows::FLOWS,
     &traceloop::TRACELOOP,
     &snapshot_process::SNAPSHOT_PROCESS,
+    &snapshot_socket::SNAPSHOT_SOCKET,
     &snapshot_file::SNAPSHOT_FILE,
 ]);
 

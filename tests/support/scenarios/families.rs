@@ -14,7 +14,7 @@ use crate::{Seen, wait_for};
 const PODS: [&str; 2] = ["web", "db"];
 
 /// Both, which are to be [ended](Families::end).
-pub(super) struct Families {
+pub struct Families {
     /// What says that they may end.
     go: Vec<PathBuf>,
     /// What the command line of each process of the first has that has not ended.
@@ -23,7 +23,7 @@ pub(super) struct Families {
 
 impl Families {
     /// Starts them, each with so many children, and waits until all of these wait.
-    pub(super) fn start(containers: &mut dyn Containers, members: usize) -> Self {
+    pub fn start(containers: &mut dyn Containers, members: usize) -> Self {
         let workload = provide_workload(containers);
         let files = PODS.map(|pod| ["ready", "go"].map(|what| format!("family-{pod}.{what}")));
         let theirs = |name: &String| containers.shared_folder().join(name);
@@ -41,7 +41,7 @@ impl Families {
     }
 
     /// The processes of the first, as folders of /proc.
-    pub(super) fn processes(&self) -> Vec<PathBuf> {
+    pub fn processes(&self) -> Vec<PathBuf> {
         let all = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
         let all: Vec<_> = all.filter(|path| path.join("task").exists()).collect();
         let is_marked = |path: &&PathBuf| {
@@ -60,7 +60,7 @@ impl Families {
     }
 
     /// Has them end.
-    pub(super) fn end(self, containers: &mut dyn Containers) {
+    pub fn end(self, containers: &mut dyn Containers) {
         // If nobody waits there it fails, instead of waiting for somebody.
         let open = |go: &PathBuf| OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(go);
         self.go.iter().for_each(|go| wait_for("who waits", || open(go).is_ok()));
@@ -79,7 +79,7 @@ fn is_running(process: &Path) -> bool {
 }
 
 /// A snapshot of the first.
-pub(super) fn take(scenario: &Scenario, options: &[&str]) -> Seen {
+pub fn take(scenario: &Scenario, options: &[&str]) -> Seen {
     let seen = scenario.client(&[&["-n", "shop", "-p", PODS[0], "-c", "app"], options].concat()).finish();
     assert_eq!((seen.status.code(), seen.lost(), seen.gaps().len()), (Some(0), 0, 0), "{}", seen.said);
     let whose = |event: &serde_json::Value| {

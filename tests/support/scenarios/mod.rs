@@ -8,12 +8,13 @@ mod bindsnoop;
 mod calls;
 mod capabilities;
 mod execsnoop;
-mod families;
+pub mod families;
 mod flows;
 mod forksnoop;
 mod opensnoop;
 mod snapshot_file;
 mod snapshot_process;
+mod snapshot_socket;
 mod syscalls;
 mod tcpstates;
 mod tcptop;
@@ -72,7 +73,7 @@ struct Storm {
 }
 
 /// One for every gadget.
-pub static SCENARIOS: [&Scenario; 13] = [
+pub static SCENARIOS: [&Scenario; 14] = [
     &bindsnoop::BINDSNOOP,
     &capabilities::CAPABILITIES,
     &execsnoop::EXECSNOOP,
@@ -81,6 +82,7 @@ pub static SCENARIOS: [&Scenario; 13] = [
     &opensnoop::OPENSNOOP,
     &snapshot_file::SNAPSHOT_FILE,
     &snapshot_process::SNAPSHOT_PROCESS,
+    &snapshot_socket::SNAPSHOT_SOCKET,
     &syscalls::SYSCALLS,
     &tcpstates::TCPSTATES,
     &tcptop::TCPTOP,

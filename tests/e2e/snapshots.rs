@@ -1,0 +1,164 @@
+//! Snapshots beside what people ask on a node: ps, lsof, and ss in the pod's network namespace.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+use tests::scenarios::Scenario;
+use tests::scenarios::families::{Families, take};
+use tests::{Client, Process, RealPods, endpoint, loads_programs};
+
+use crate::cgroups::Cgroups;
+
+/// Takes a snapshot of a container, and asks another program about the processes in it.
+fn beside(gadget: &str, check: impl FnOnce(&[&Value], &[u64])) {
+    let _loads = loads_programs();
+    let mut containers = RealPods::in_turn();
+    let families = Families::start(&mut containers, 10);
+    let seen = take(Scenario::of(gadget), &[]);
+    let number = |path: &std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    check(&seen.events(), &families.processes().iter().map(number).collect::<Vec<_>>());
+    families.end(&mut containers);
+}
+
+fn said_by(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn numbers<const N: usize>(event: &Value, names: [&str; N]) -> [u64; N] {
+    names.map(|name| event[name].as_u64().unwrap_or_else(|| panic!("{name}: {event}")))
+}
+
+#[test]
+fn processes_that_ps_sees() {
+    beside("snapshot-process", |events, pids| {
+        let all = said_by("ps", &["-eo", "pid=,ppid=,uid=,nlwp=,stat=,comm="]);
+        let of_ps = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let number = |at: usize| words[at].parse::<u64>().unwrap();
+            ([0, 1, 2, 3].map(number), words[4][..1].to_owned(), words[5].to_owned())
+        };
+        let of_pids = all.lines().map(of_ps).filter(|([pid, ..], ..)| pids.contains(pid));
+        let shown = events.iter().map(|event| {
+            let state = match event["state"].as_str().unwrap() {
+                "sleeping" => "S",
+                "zombie" => "Z",
+                other => other,
+            };
+            let comm = event["comm"].as_str().unwrap().to_owned();
+            (numbers(event, ["pid", "ppid", "uid", "threads"]), state.to_owned(), comm)
+        });
+        assert_eq!(shown.collect::<BTreeSet<_>>(), of_pids.collect());
+    });
+}
+
+#[test]
+fn files_that_lsof_sees() {
+    beside("snapshot-file", |events, pids| {
+        // Who has ended has none, which it takes for a failure.
+        let has_files = |pid: &&u64| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().next().is_some();
+        let pids = pids.iter().filter(has_files).map(ToString::to_string).collect::<Vec<_>>().join(",");
+        // A line for each field, which begins with its letter.
+        let said = said_by("lsof", &["-n", "-P", "-w", "-F", "pfin", "-a", "-p", &pids, "-d", "0-1023"]);
+        let mut files: BTreeMap<(u64, u64), (u64, String)> = BTreeMap::new();
+        let (mut pid, mut fd) = (0, 0);
+        for line in said.lines() {
+            let (field, value) = line.split_at(1);
+            match field {
+                "p" => pid = value.parse().unwrap(),
+                "f" => fd = value.parse().unwrap(),
+                "i" => files.entry((pid, fd)).or_default().0 = value.parse().unwrap(),
+                "n" => files.entry((pid, fd)).or_default().1 = value.trim_end_matches(" (deleted)").to_owned(),
+                _ => {}
+            }
+        }
+        assert!(files.len() > 100, "{said}");
+        assert_eq!(files.len(), events.len());
+        for event in events {
+            let [pid, fd, inode] = numbers(event, ["pid", "fd", "inode"]);
+            let (its_inode, name) = &files[&(pid, fd)];
+            let is_named = event["path"].as_str().is_none_or(|path| path == name);
+            // It says of sockets of IP who they talk to instead.
+            assert!(is_named && (inode == *its_inode || event["kind"] == "socket"), "{name}: {event}");
+        }
+    });
+}
+
+/// `127.0.0.1:80`, `[::1]:80`, `*:80`, `[::]:*`.
+fn address(text: &str) -> String {
+    let (address, port) = text.rsplit_once(':').unwrap();
+    let address = if address == "*" { "[::]" } else { address };
+    format!("{address}:{}", if port == "*" { "0" } else { port })
+}
+
+#[test]
+fn sockets_that_ss_sees() {
+    beside("snapshot-socket", |events, pids| {
+        let said = said_by("nsenter", &["-t", &pids[0].to_string(), "-n", "ss", "-tuanpHO"]);
+        let mut sockets = BTreeSet::new();
+        for line in said.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [protocol, state, recv, send, local, peer] = *words.first_chunk().unwrap();
+            // Each who holds it: users:(("member-0",pid=12,fd=3),…). One that waits to be accepted nobody holds.
+            for holder in words.get(6).into_iter().flat_map(|users| users.split("(\"").skip(1)) {
+                let of = |name: &str| {
+                    let rest = holder.split_once(name).unwrap().1;
+                    rest[..rest.find([',', ')']).unwrap()].parse::<u64>().unwrap()
+                };
+                // Containers of these tests share a network namespace.
+                if !pids.contains(&of("pid=")) {
+                    continue;
+                }
+                let queues = [recv, send].map(|queue| queue.parse::<u64>().unwrap());
+                sockets.insert((
+                    [of("pid="), of("fd=")],
+                    queues,
+                    [protocol, state].map(str::to_owned),
+                    [local, peer].map(address),
+                ));
+            }
+        }
+        let shown = events.iter().filter(|event| event["local"].is_object()).map(|event| {
+            let state = match event["state"].as_str().unwrap() {
+                "established" => "ESTAB",
+                "listen" => "LISTEN",
+                "unconnected" => "UNCONN",
+                other => other,
+            };
+            let protocol = event["protocol"].as_str().unwrap();
+            let ends = ["local", "peer"].map(|end| endpoint(&event[end]).to_string());
+            let queues = numbers(event, ["recv_queue", "send_queue"]);
+            (numbers(event, ["pid", "fd"]), queues, [protocol, state].map(str::to_owned), ends)
+        });
+        assert!(sockets.len() > 50, "{said}");
+        let shown: BTreeSet<_> = shown.collect();
+        let [more, less] = [&shown - &sockets, &sockets - &shown];
+        assert!(more.is_empty() && less.is_empty(), "only here: {more:?}; only there: {less:?}");
+    });
+}
+
+/// Processes, and files that each has open: their rows are more than an agent keeps for a client.
+const PROCESSES: usize = 80;
+const FILES: usize = 900;
+
+#[test]
+fn more_files_than_may_wait_for_a_client() {
+    let _loads = loads_programs();
+    let cgroups = Cgroups::new("files");
+    let cgroup = cgroups.make("");
+    let script = format!(
+        "echo $$ >{}/cgroup.procs; for ((fd = 10; fd < 10 + {FILES}; fd++)); do eval \"exec $fd</dev/null\"; done; exec sleep 1000",
+        cgroups.directory("").display()
+    );
+    let processes: Vec<Process> =
+        (0..PROCESSES).map(|_| Process(Command::new("bash").args(["-c", &script]).spawn().unwrap())).collect();
+    let comm = |process: &Process| fs::read_to_string(format!("/proc/{}/comm", process.pid())).unwrap();
+    tests::wait_for("all files to be open", || processes.iter().all(|process| comm(process) == "sleep\n"));
+    let seen = Client::start(&["snapshot", "file", "--cgroup", &cgroup]).finish();
+    let opened =
+        seen.events().into_iter().filter(|event| (10..10 + FILES as u64).contains(&event["fd"].as_u64().unwrap()));
+    assert_eq!((opened.count(), seen.lost(), seen.gaps().len()), (PROCESSES * FILES, 0, 0), "{}", seen.said);
+}

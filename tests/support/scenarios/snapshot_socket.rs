@@ -1,0 +1,152 @@
+//! snapshot-socket shows every socket of a container, as /proc has it, and nobody else's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::families::{Families, take};
+use super::{Containers, Scenario};
+use crate::{Seen, endpoint};
+
+/// All of it.
+pub(super) static SNAPSHOT_SOCKET: Scenario = Scenario {
+    gadget: "snapshot-socket",
+    client: "kubectl-gadget",
+    agent: "gadget-agent",
+    of_sockets: false,
+    exact,
+    // There are no events.
+    storm: None,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Socket {
+    Internet { protocol: &'static str, state: String, ends: [SocketAddr; 2], recv_queue: u64, send_queue: Option<u64> },
+    Unix { protocol: String, listens: bool, path: String },
+}
+
+/// Names of states, by the kernel's numbers.
+const STATES: [&str; 12] = [
+    "",
+    "established",
+    "syn_sent",
+    "syn_recv",
+    "fin_wait1",
+    "fin_wait2",
+    "time_wait",
+    "unconnected",
+    "close_wait",
+    "last_ack",
+    "listen",
+    "closing",
+];
+
+/// `0100007F:1F90`: 32 bits at a time, in the order of this machine.
+fn end_of_proc(text: &str) -> SocketAddr {
+    let (address, port) = text.split_once(':').unwrap();
+    let words: Vec<[u8; 4]> =
+        address.as_bytes().chunks(8).map(|word| hex(str::from_utf8(word).unwrap()).to_ne_bytes()).collect();
+    let address = match &words[..] {
+        [v4] => IpAddr::V4(Ipv4Addr::from(*v4)),
+        v6 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(v6.concat()).unwrap())).to_canonical(),
+    };
+    SocketAddr::new(address, hex(port) as u16)
+}
+
+fn hex(text: &str) -> u32 {
+    u32::from_str_radix(text, 16).unwrap()
+}
+
+/// The sockets of a process's network namespace, by their inodes.
+fn sockets_of_proc(process: &Path) -> BTreeMap<u64, Socket> {
+    let mut sockets = BTreeMap::new();
+    let lines = |name: &str| fs::read_to_string(process.join("net").join(name)).unwrap();
+    for (file, protocol) in [("tcp", "tcp"), ("tcp6", "tcp"), ("udp", "udp"), ("udp6", "udp")] {
+        for line in lines(file).lines().skip(1) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let (send, recv) = words[4].split_once(':').unwrap();
+            let state = STATES[hex(words[3]) as usize].to_owned();
+            // Of one that listens it does not say how many may wait.
+            let send_queue = (state != "listen").then(|| hex(send).into());
+            let ends = [words[1], words[2]].map(end_of_proc);
+            let socket = Socket::Internet { protocol, state, ends, recv_queue: hex(recv).into(), send_queue };
+            sockets.insert(words[9].parse().unwrap(), socket);
+        }
+    }
+    for line in lines("unix").lines().skip(1) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let protocol =
+            ["", "unix_stream", "unix_datagram", "", "", "unix_seqpacket"][hex(words[4]) as usize].to_owned();
+        let path = words.get(7).copied().unwrap_or_default().to_owned();
+        sockets.insert(words[6].parse().unwrap(), Socket::Unix { protocol, listens: words[3] == "00010000", path });
+    }
+    sockets
+}
+
+fn socket_of(event: &Value) -> Socket {
+    let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+    let number = |name: &str| event[name].as_u64().unwrap();
+    let protocol = match text("protocol").as_str() {
+        "tcp" => "tcp",
+        "udp" => "udp",
+        unix => {
+            return Socket::Unix { protocol: unix.to_owned(), listens: text("state") == "listen", path: text("path") };
+        }
+    };
+    Socket::Internet {
+        protocol,
+        state: text("state"),
+        ends: [endpoint(&event["local"]), endpoint(&event["peer"])],
+        recv_queue: number("recv_queue"),
+        send_queue: (text("state") != "listen").then(|| number("send_queue")),
+    }
+}
+
+fn exact(containers: &mut dyn Containers, options: &[&str], members: usize) -> Seen {
+    let families = Families::start(containers, members.min(20));
+    let seen = take(&SNAPSHOT_SOCKET, options);
+    let processes = families.processes();
+    let sockets = sockets_of_proc(&processes[0]);
+    let mut expected = BTreeMap::new();
+    for process in &processes {
+        let pid: u64 = process.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        for entry in fs::read_dir(process.join("fd")).unwrap() {
+            let (path, place) = entry.map(|entry| (entry.path(), fs::read_link(entry.path()).unwrap())).unwrap();
+            let inode = place.to_str().unwrap().strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
+            let Some(inode) = inode.map(|inode| inode.parse::<u64>().unwrap()) else { continue };
+            let fd: u64 = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+            expected.insert((pid, fd, inode), sockets[&inode].clone());
+        }
+    }
+    let events = seen.events();
+    let key = |event: &Value| {
+        let number = |name: &str| event[name].as_u64().unwrap();
+        (number("pid"), number("fd"), number("inode"))
+    };
+    let shown: BTreeMap<_, _> = events.iter().map(|event| (key(event), socket_of(event))).collect();
+    assert_eq!((&shown, events.len()), (&expected, expected.len()));
+
+    let all: Vec<&Socket> = expected.values().collect();
+    let has = |wanted: &dyn Fn(&Socket) -> bool| all.iter().any(|socket| wanted(socket));
+    let queue = |of: &'static str, is: &'static str, least: u64| move |socket: &Socket| matches!(socket, Socket::Internet { protocol, state, recv_queue, .. } if *protocol == of && state == is && *recv_queue >= least);
+    assert!(
+        has(&queue("tcp", "listen", 1)) && has(&queue("tcp", "established", 5)) && has(&queue("udp", "unconnected", 1))
+    );
+    assert!(has(&|socket| matches!(socket, Socket::Unix { listens: true, path, .. } if path.starts_with("/tmp/"))));
+    assert!(has(&|socket| matches!(socket, Socket::Unix { path, .. } if path.starts_with('@'))));
+    // Two ends of a pair are each other's, and what was written to one waits in the other.
+    let peers: BTreeMap<u64, &Value> = events
+        .iter()
+        .filter(|event| event["peer_inode"].as_u64() > Some(0))
+        .map(|event| (key(event).2, *event))
+        .collect();
+    assert!(peers.values().any(|event| event["recv_queue"] == 7));
+    for (inode, event) in &peers {
+        assert_eq!(peers[&event["peer_inode"].as_u64().unwrap()]["peer_inode"], *inode, "{event}");
+    }
+    families.end(containers);
+    seen
+}
