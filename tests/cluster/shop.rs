@@ -173,6 +173,8 @@ fn policies_let_a_shop_work_and_nothing_else() {
         (&db, "tcp", 5432, &backends[2], 9000),
     ];
     let _proxy = Proxy::new(&shop.name, &services);
+    // The other node takes part once it has pods. The job runs once.
+    client.wait_for_nodes(1);
     shop.create(&[job("import", NODES[0], &format!("wget -q -O /dev/null http://{db}:5432/ || true"))]);
 
     // (workload, direction, protocol, the port that counts, peer's kind)
