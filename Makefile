@@ -65,6 +65,7 @@ fuzz: setup ## the same for longer: make fuzz SECONDS=600, for each target
 test-binaries: build
 	$(STATIC) -p tests --bins
 	@install -m 755 $(addprefix target/$(TARGET)/release/,workload programs generator bench) $(DIST)/
+	@install -m 755 "$$(tests/profiled/build rust | cut -d ' ' -f 2)/app/hot" $(DIST)/
 	@for name in tiny-agent tiny-client; do ln -f $(DIST)/programs $(DIST)/$$name; done
 
 # The faults mostly wait, and so run more than one a processor.

@@ -43,6 +43,18 @@ int syscall_tracepoints(void *ctx)
 	return 0;
 }
 
+SEC("perf_event")
+int perf_events(void *ctx)
+{
+	return 0;
+}
+
+SEC("tp_btf/rcu_utilization")
+int tick_tracepoint(void *ctx)
+{
+	return 0;
+}
+
 SEC("tp_btf/io_uring_submit_req")
 int uring_tracepoints(void *ctx)
 {

@@ -22,7 +22,9 @@ typedef __u32 gadget_duration; /* microseconds, rounded up; 0 if nobody knows */
 typedef __u64 gadget_open_flags; /* flags of open(2), numbered as on x86-64 */
 typedef __u32 gadget_mode;	 /* permissions of a file */
 typedef __u32 gadget_capability; /* a capability's number */
+typedef __u64 gadget_span;     /* nanoseconds that something took altogether */
 typedef __u64 gadget_kernel_stack; /* the number of a stack: see stack.h */
+typedef __u64 gadget_user_stack;   /* the same of a program's: see user_stack.h */
 
 #define GADGET_STACK_NONE 0
 #define GADGET_STACK_UNKEPT (~0ull) /* there was no room for it */

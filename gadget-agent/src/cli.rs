@@ -10,6 +10,7 @@ use gadgets::catalogue::Catalogue;
 use crate::agent::Agent;
 use crate::pods::bundle;
 use crate::runtime::memory;
+use crate::symbols::reader;
 use crate::{host, probe, server, session, sizes};
 
 /// The agent of kubectl gadget: loads BPF programs and streams what they see. People use kubectl-gadget.
@@ -30,6 +31,9 @@ enum Command {
     Probe(HostArgs),
     /// Exit with 0 if the daemon serves its socket
     Ready(SocketArg),
+    /// Read files of containers for the agent that has started this
+    #[command(name = reader::COMMAND, hide = true)]
+    ReadSymbols,
 }
 
 #[derive(Args)]
@@ -112,6 +116,7 @@ pub(crate) fn run(catalogue: Catalogue) -> ExitCode {
         Command::Session(args) => session::relay(&args.socket.socket),
         Command::Probe(args) => probe(args, catalogue),
         Command::Ready(args) => server::connect(&args.socket).map(drop),
+        Command::ReadSymbols => reader::serve(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use gadgets::catalogue::Gadget;
+use gadgets::schema::{Field, Kind};
 use gadgets::spec::{RING_BYTES_MIN, Selector};
 use gadgets::tasks::TaskFilter;
 use gadgets::wire::{self, Frame, GadgetStatus, Gap};
@@ -24,10 +25,13 @@ use crate::runtime::load::Plan;
 use crate::runtime::recorder;
 use crate::runtime::ring::Alarm;
 use crate::runtime::signatures;
+use crate::runtime::stacks::Stacks;
 use crate::sizes;
+use crate::sums::Sums;
+use crate::symbols::Symbols;
 use crate::sync::lock;
 use crate::tasks;
-use crate::worker::Worker;
+use crate::worker::{Parts, Worker};
 
 /// Instances that may run at once: the bits of a mask.
 const MAX_INSTANCES: u32 = 64;
@@ -76,6 +80,9 @@ impl Key {
         if gadget.shows.is_past() {
             constants.extend([calls::constant(&self.calls)]);
         }
+        if self.constants.contains_key("gadget_frequency") {
+            constants.insert("gadget_tick_ns", clock::tick_ns());
+        }
         constants.insert("gadget_instance", 1 << bit);
         constants.insert("gadget_lost_total", u64::from(loss::KERNEL_TOTAL));
         // Of a recorded gadget the bytes are for the recorder.
@@ -88,6 +95,8 @@ impl Key {
                 ("events", ring_bytes),
                 ("gadget_backlogs", slots::COUNT),
                 ("gadget_stacks", sizes::stacks(&self.constants)),
+                ("gadget_user_stacks", sizes::stacks(&self.constants)),
+                ("waits", sizes::waits(&self.constants)),
                 ("calls_begun", sizes::calls_begun(&self.constants)),
                 ("socket_owners", sizes::socket_owners(hierarchy)),
                 ("socket_listeners", sizes::socket_owners(hierarchy)),
@@ -115,6 +124,8 @@ pub(crate) struct Instances {
     tracker: Arc<Tracker>,
     /// Bytes that rings and queues may take.
     budget: Option<u64>,
+    /// What names the stacks of programs, once somebody wants to see some.
+    symbols: Mutex<Option<Symbols>>,
     running: Mutex<Running>,
 }
 
@@ -258,7 +269,7 @@ impl Instances {
     pub(crate) fn new(tracker: Arc<Tracker>, budget: Option<u64>) -> Arc<Self> {
         // No agent that ran here before has come so far.
         let running = Running { last_member: clock::now().wall_ns, ..Running::default() };
-        Arc::new(Self { tracker, budget, running: Mutex::new(running) })
+        Arc::new(Self { tracker, budget, symbols: Mutex::default(), running: Mutex::new(running) })
     }
 
     /// Joins the instance for this key, which is started if it does not run. The frames of `greet` are sent as soon as
@@ -374,7 +385,12 @@ impl Instances {
         let about = About { variants: attached.variants.clone(), degraded: attached.degraded.clone() };
         let kernel_bytes = attached.kernel_bytes;
         let (commands, inbox) = channel();
-        let worker = Worker::new(Arc::clone(self), Arc::clone(&self.tracker), attached, &schema, key, bit, inbox)?;
+        let is_of_program = |field: &Field| field.kind == Kind::UserStack;
+        let symbols = if schema.fields().any(is_of_program) { Some(self.symbols()?) } else { None };
+        let sums = gadget.shows.profile().map(|profiled| Sums::new(&schema, profiled));
+        let stacks = Stacks::of(&attached.object, &schema, symbols);
+        let parts = Parts { attached, stacks, sums };
+        let worker = Worker::new(Arc::clone(self), Arc::clone(&self.tracker), parts, &schema, key, bit, inbox)?;
         let handle =
             Handle { commands, alarm: worker.alarm(), about, kernel_bytes, last_member: 0, sessions: Arc::default() };
         std::thread::Builder::new()
@@ -382,6 +398,15 @@ impl Instances {
             .spawn(move || worker.run())
             .map_err(|error| AgentError::internal("start a thread", error))?;
         Ok(handle)
+    }
+
+    /// What names the stacks of programs.
+    fn symbols(&self) -> Result<Symbols, AgentError> {
+        let mut symbols = lock(&self.symbols);
+        match &*symbols {
+            Some(symbols) => Ok(symbols.clone()),
+            None => Ok(symbols.insert(Symbols::start()?).clone()),
+        }
     }
 
     /// Takes an instance out of the list if it may go. While `may_go` is asked nobody can join.

@@ -6,6 +6,7 @@
 //! - [`request`]: what a client asks to run; [`recordings`]: what is recorded for whoever asks, [`recording`] what a worker does with one
 //! - [`runtime`]: BPF objects: loading, attaching, reading their rings
 //! - [`pods`]: which cgroup is whose, and which are wanted
+//! - [`symbols`]: names for the stacks of programs
 //! - [`loss`]: what was dropped, and for whom
 //! - [`status`]: what the agent says of itself; [`programs`]: what is loaded into the kernel, and by whom
 //! - [`probe`]: what a host can do; [`sizes`]: what grows with it
@@ -17,6 +18,7 @@ mod calls;
 mod cli;
 mod clock;
 mod error;
+mod held;
 mod host;
 mod instance;
 mod listing;
@@ -34,6 +36,8 @@ mod server;
 mod session;
 mod sizes;
 mod status;
+mod sums;
+mod symbols;
 mod sync;
 mod tasks;
 mod worker;

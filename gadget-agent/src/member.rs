@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gadgets::record::{FLAG_SETUP, Header};
 use gadgets::spec::{Past, Selector};
-use gadgets::wire::{Dictionary, Frame, Gap, Heartbeat, Loss, Resume, StackEntry, Stage, Trailer};
+use gadgets::wire::{Dictionary, Frame, FrameEntry, Gap, Heartbeat, Loss, Resume, Stage, Trailer};
 
 use crate::clock;
 use crate::loss::Ledger;
@@ -16,11 +16,14 @@ use crate::pods::selection::{Verdict, slot_is_wanted, verdict};
 use crate::pods::slots;
 use crate::pods::tracker::Tracker;
 use crate::runtime::replay::Replay;
+use crate::runtime::stacks::Stack;
 
 /// A batch is sent when it has this many bytes, or when the ring is empty.
 const BATCH_BYTES: usize = 64 << 10;
 /// Names in one dictionary frame.
 const ENTRIES: usize = 32;
+/// Frames of stacks in one: each has two texts at most, of a kilobyte.
+const STACK_FRAMES: usize = 256;
 /// Bytes of labels that a pod may have in it; Kubernetes has no limit of its own, a frame has.
 const LABEL_BYTES: usize = 16 << 10;
 
@@ -73,7 +76,10 @@ pub(crate) struct Member {
     gone: Vec<u64>,
     /// Numbers of stacks that the session knows.
     told_stacks: HashSet<u64>,
-    untold_stacks: Vec<Arc<StackEntry>>,
+    untold_stacks: Vec<Arc<Stack>>,
+    /// Ids of frames of these.
+    told_frames: HashSet<u64>,
+    untold_frames: Vec<Arc<FrameEntry>>,
     batch: Vec<u8>,
     in_batch: u64,
     sent: u64,
@@ -104,6 +110,8 @@ impl Member {
             gone: Vec::new(),
             told_stacks: HashSet::new(),
             untold_stacks: Vec::new(),
+            told_frames: HashSet::new(),
+            untold_frames: Vec::new(),
             batch: Vec::with_capacity(BATCH_BYTES),
             in_batch: 0,
             sent: 0,
@@ -144,7 +152,7 @@ impl Member {
         header: &Header,
         record: &[u8],
         cgroup: Option<&Arc<Cgroup>>,
-        stacks: &[Arc<StackEntry>],
+        stacks: &[Arc<Stack>],
     ) -> bool {
         if self.hides(header) {
             return true;
@@ -168,9 +176,14 @@ impl Member {
             self.untold.push(Arc::clone(cgroup));
         }
         for stack in stacks {
-            if self.told_stacks.insert(stack.number) {
-                self.untold_stacks.push(Arc::clone(stack));
+            if !self.told_stacks.insert(stack.number()) {
+                continue;
             }
+            if let Stack::User(_, frames) = &**stack {
+                let untold = frames.iter().filter(|frame| self.told_frames.insert(frame.id));
+                self.untold_frames.extend(untold.map(Arc::clone));
+            }
+            self.untold_stacks.push(Arc::clone(stack));
         }
         self.batch.extend_from_slice(record);
         self.in_batch += 1;
@@ -205,6 +218,7 @@ impl Member {
         }
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_BYTES));
         let mut needed: Vec<Frame> = self.untold.chunks(ENTRIES).map(dictionary).collect();
+        needed.extend(self.untold_frames.chunks(STACK_FRAMES).map(dictionary_of_frames));
         needed.extend(self.untold_stacks.chunks(ENTRIES).map(dictionary_of_stacks));
         if !self.gone.is_empty() {
             let gone = self.gone.clone();
@@ -214,6 +228,7 @@ impl Member {
         if offered.is_ok() {
             self.untold.clear();
             self.untold_stacks.clear();
+            self.untold_frames.clear();
             self.gone.clear();
         }
         let (Ok(refused) | Err(refused)) = offered;
@@ -349,7 +364,18 @@ fn dictionary(cgroups: &[Arc<Cgroup>]) -> Frame {
     Frame::Dictionary(Dictionary { cgroups: cgroups.iter().map(entry).collect(), ..Dictionary::default() })
 }
 
-fn dictionary_of_stacks(stacks: &[Arc<StackEntry>]) -> Frame {
-    let stacks = stacks.iter().map(|stack| (**stack).clone()).collect();
-    Frame::Dictionary(Dictionary { stacks, ..Dictionary::default() })
+fn dictionary_of_frames(frames: &[Arc<FrameEntry>]) -> Frame {
+    let frames = frames.iter().map(|frame| (**frame).clone()).collect();
+    Frame::Dictionary(Dictionary { frames, ..Dictionary::default() })
+}
+
+fn dictionary_of_stacks(stacks: &[Arc<Stack>]) -> Frame {
+    let mut dictionary = Dictionary::default();
+    for stack in stacks {
+        match &**stack {
+            Stack::Kernel(entry) => dictionary.stacks.push(entry.clone()),
+            Stack::User(entry, _) => dictionary.user_stacks.push(entry.clone()),
+        }
+    }
+    Frame::Dictionary(dictionary)
 }

@@ -99,12 +99,12 @@ fn followed(agent: &Agent, mut selector: Selector) -> Result<(Selector, Followed
 /// How often a gadget is sampled; 0 if it never is.
 fn interval_ms(gadget: &Gadget, wanted: Option<u32>) -> Result<u32, AgentError> {
     let given = INTERVAL_MS_MIN..=INTERVAL_MS_MAX;
-    match (gadget.shows.sums(), wanted) {
-        (None, None) => Ok(0),
-        (None, Some(_)) => Err(AgentError::Usage(format!("{} is not sampled, and has no interval", gadget.name))),
-        (Some(_), None) => Ok(INTERVAL_MS_DEFAULT),
-        (Some(_), Some(wanted)) if given.contains(&wanted) => Ok(wanted),
-        (Some(_), Some(wanted)) => Err(AgentError::Usage(format!(
+    match (gadget.shows.has_intervals(), wanted) {
+        (false, None) => Ok(0),
+        (false, Some(_)) => Err(AgentError::Usage(format!("{} is not sampled, and has no interval", gadget.name))),
+        (true, None) => Ok(INTERVAL_MS_DEFAULT),
+        (true, Some(wanted)) if given.contains(&wanted) => Ok(wanted),
+        (true, Some(wanted)) => Err(AgentError::Usage(format!(
             "an interval of {wanted} ms: it must be from {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX}"
         ))),
     }

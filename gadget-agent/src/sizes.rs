@@ -24,11 +24,13 @@ const SOCKET_OWNERS: u32 = 65536;
 
 /// Stacks of the kernel that a gadget has room for.
 const STACKS: u32 = 4096;
-/// Threads in system calls: 88 bytes each.
+/// Threads in system calls, or that wait for something: up to 200 bytes each.
 const THREADS: u32 = 32 << 10;
 
 /// Bytes that the rings and queues of a daemon may take: what the manifest grants, without what the agent needs itself.
-pub(crate) const BUDGET: u64 = 448 << 20;
+pub(crate) const BUDGET: u64 = 352 << 20;
+/// Bytes of memory of the process that reads symbols, beside files that it has mapped: what is left of what the manifest grants.
+pub(crate) const READER: u64 = 96 << 20;
 /// What of that a session may take: its records wait once in its queue and once on their way out.
 pub(crate) const SESSION: u64 = 2 * QUEUE as u64;
 /// Bytes of records that may wait for a client.
@@ -45,7 +47,7 @@ pub(crate) fn buffer(gadget: &Gadget) -> u32 {
         Shows::Past => RECORDER,
         // Nothing comes.
         Shows::Present => RING_BYTES_MIN,
-        Shows::Events | Shows::Once | Shows::Sums(_) => ring(),
+        Shows::Events | Shows::Once | Shows::Sums(_) | Shows::Profile(_) => ring(),
     }
 }
 
@@ -69,6 +71,11 @@ pub(crate) fn socket_owners(hierarchy: KernelIds) -> u32 {
 /// Stacks of the kernel that an instance keeps, of about a kilobyte each: none if it has a parameter for them that is not set.
 pub(crate) fn stacks(constants: &BTreeMap<&'static str, u64>) -> u32 {
     if constants.get("gadget_wants_stacks") == Some(&0) { 1 } else { STACKS }
+}
+
+/// Threads of which an instance knows what they wait for: none if nobody wants to.
+pub(crate) fn waits(constants: &BTreeMap<&'static str, u64>) -> u32 {
+    if constants.get("off_cpu") == Some(&1) { THREADS } else { 1 }
 }
 
 /// Threads of which an instance knows when their calls have begun: none if nobody wants to.

@@ -1,17 +1,17 @@
 //! The thread of one instance: takes records out of its ring and hands them to its members.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use gadgets::record::{HEADER_SIZE, Header};
 use gadgets::schema::Schema;
-use gadgets::shares::Shares;
 use gadgets::wire::{Gap, Stage};
 
 use crate::clock;
 use crate::error::AgentError;
+use crate::held::Held;
 use crate::instance::{Command, Instances, Key};
 use crate::listing::Listing;
 use crate::loss::KernelLoss;
@@ -26,15 +26,25 @@ use crate::runtime::ring::{Alarm, Ring};
 use crate::runtime::sample::Sampler;
 use crate::runtime::stacks::Stacks;
 use crate::runtime::{load, memory};
+use crate::sums::Sums;
 
-/// Bytes of records that are held back until their container has a name.
-const HELD_BYTES: usize = 8 << 20;
 /// How long records may gather in the ring while they keep coming.
 const NAP: Duration = Duration::from_millis(10);
 /// How often losses are read and heartbeats are sent.
 const TICK: Duration = Duration::from_millis(500);
 /// A record's time is taken a moment before it can be read. What is older than this has arrived.
 const SETTLED_NS: u64 = 10_000_000;
+
+/// How long who leaves waits for the names of what is on stacks.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What a worker works with.
+pub(crate) struct Parts {
+    pub(crate) attached: Attached,
+    pub(crate) stacks: Stacks,
+    /// Of a gadget whose records are added up.
+    pub(crate) sums: Option<Sums>,
+}
 
 /// What was taken out of the ring.
 struct Drained {
@@ -57,8 +67,12 @@ pub(crate) struct Worker {
     stream_sizes: HashMap<u16, u32>,
     kernel_loss: Vec<KernelLoss>,
     stacks: Stacks,
-    /// Of a sampled gadget.
+    /// Since when somebody who leaves waits for stacks.
+    waits_since: Option<Instant>,
+    /// Of a gadget that gives something out at each interval.
     sampler: Option<Sampler>,
+    /// Of one whose records are added up.
+    sums: Option<Sums>,
     /// Of a recorded gadget: in the ring there are notices to it, and no records.
     recording: Option<Recording>,
     /// Of a gadget that shows what there is.
@@ -71,10 +85,7 @@ pub(crate) struct Worker {
     records: Vec<u8>,
     /// Everything of before this was handed out or is held.
     drained_to: u64,
-    /// Records of containers whose names are not known yet.
-    held: VecDeque<Vec<u8>>,
-    /// The same by slot.
-    held_shares: Shares<u32>,
+    held: Held,
     gaps_seen: u64,
 }
 
@@ -83,20 +94,23 @@ impl Worker {
     pub(crate) fn new(
         instances: Arc<Instances>,
         tracker: Arc<Tracker>,
-        mut attached: Attached,
+        parts: Parts,
         schema: &Schema,
         key: Key,
         bit: u32,
         inbox: Receiver<Command>,
     ) -> Result<Self, AgentError> {
+        let Parts { mut attached, stacks, sums } = parts;
         let map = |name| {
             load::map(&attached.object, name).map_err(|error| AgentError::internal("use the gadget's maps", error))
         };
         Ok(Self {
             ring: Ring::new(&map("events")?, map("gadget_reader")?)?,
             kernel_loss: KernelLoss::of(&attached.object),
-            stacks: Stacks::of(&attached.object, schema),
-            sampler: (!attached.samplers.is_empty()).then(|| {
+            stacks,
+            waits_since: None,
+            sums,
+            sampler: (key.interval_ms > 0).then(|| {
                 Sampler::new(std::mem::take(&mut attached.samplers), Duration::from_millis(key.interval_ms.into()))
             }),
             recording: Recorder::of(&attached.object)?
@@ -116,8 +130,7 @@ impl Worker {
             generation: 0,
             records: Vec::new(),
             drained_to: clock::boot_ns(),
-            held: VecDeque::new(),
-            held_shares: Shares::of(HELD_BYTES),
+            held: Held::default(),
         })
     }
 
@@ -252,6 +265,14 @@ impl Worker {
         if !self.members.iter().any(is_done) {
             return;
         }
+        self.pass_on_sums();
+        if self.stacks.are_open() && self.waits_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
+            return;
+        }
+        if self.waits_since.take().is_some() {
+            self.stacks.give_up();
+            self.hand_out_held();
+        }
         self.tick();
         let (leaving, staying): (Vec<_>, _) = std::mem::take(&mut self.members).into_iter().partition(is_done);
         self.members = staying;
@@ -307,6 +328,7 @@ impl Worker {
         let taken = sampler.take(&mut records);
         self.hand_out(&records);
         self.records = records;
+        self.pass_on_sums();
         self.members.iter_mut().for_each(Member::flush);
         if let Err(error) = taken {
             self.tell_all_of_gap(format!("the kernel did not give out a sample: {error}"));
@@ -367,13 +389,42 @@ impl Worker {
                 tracing::error!("{}: a record of stream {} is malformed", self.key.gadget, header.stream);
                 continue;
             }
-            let cgroup = self.cgroup(&header);
-            if cgroup.as_deref().is_some_and(Cgroup::is_pending) {
-                self.hold(&header, record);
-            } else {
-                self.deliver(&header, record, cgroup.as_ref());
+            if let Some(sums) = &mut self.sums {
+                self.stacks.expect(&header, record);
+                if sums.add(&header, record) {
+                    continue;
+                }
+            }
+            self.pass_on(&header, record);
+        }
+    }
+
+    /// Hands out a record, or holds it back if it is not known yet what it is about.
+    fn pass_on(&mut self, header: &Header, record: &[u8]) {
+        if !self.try_to_deliver(header, record) && !self.held.admit(header, record) {
+            for member in self.members.iter_mut().filter(|member| !member.hides(header)) {
+                member.ledger.add(Stage::AgentQueue, "too many records of what has no name yet", header.slot, 1);
             }
         }
+    }
+
+    /// Hands out what was added up until now.
+    fn pass_on_sums(&mut self) {
+        for record in self.sums.as_mut().map(Sums::take).unwrap_or_default() {
+            if let Ok(header) = Header::read(&record) {
+                self.pass_on(&header, &record);
+            }
+        }
+    }
+
+    /// Returns whether it is known what the record is about.
+    fn try_to_deliver(&mut self, header: &Header, record: &[u8]) -> bool {
+        let cgroup = self.cgroup(header);
+        let is_known = !cgroup.as_deref().is_some_and(Cgroup::is_pending) && self.stacks.expect(header, record);
+        if is_known {
+            self.deliver(header, record, cgroup.as_ref());
+        }
+        is_known
     }
 
     fn cgroup(&mut self, header: &Header) -> Option<Arc<Cgroup>> {
@@ -390,28 +441,12 @@ impl Worker {
         }
     }
 
-    fn hold(&mut self, header: &Header, record: &[u8]) {
-        if !self.held_shares.admit(header.slot, record.len()) {
-            for member in self.members.iter_mut().filter(|member| !member.hides(header)) {
-                member.ledger.add(Stage::AgentQueue, "too many records of containers without a name", header.slot, 1);
-            }
-            return;
-        }
-        self.held.push_back(record.to_vec());
-    }
-
-    /// Hands out what was held back, as far as its containers are known by now.
+    /// Hands out what was held back, as far as it is known by now what it is about.
     fn hand_out_held(&mut self) {
-        self.held_shares.clear();
-        for record in std::mem::take(&mut self.held) {
-            let Ok(header) = Header::read(&record) else { continue };
-            let cgroup = self.cgroup(&header);
-            if cgroup.as_deref().is_some_and(Cgroup::is_pending) {
-                // There was room for it before.
-                self.held_shares.admit(header.slot, record.len());
-                self.held.push_back(record);
-            } else {
-                self.deliver(&header, &record, cgroup.as_ref());
+        self.stacks.collect();
+        for record in self.held.take() {
+            if let Ok(header) = Header::read(&record) {
+                self.pass_on(&header, &record);
             }
         }
     }
@@ -419,7 +454,7 @@ impl Worker {
     /// Hands out what is held back to a member that ends: without names, as far as it is wanted without.
     fn hand_out_unnamed(&mut self, member: &mut Member) {
         let mut doubtful = 0;
-        for record in &self.held {
+        for record in self.held.iter() {
             let Ok(header) = Header::read(record) else { continue };
             let pending = self.tracker.get(header.cgroup);
             let unnamed = pending.map(|cgroup| Arc::new(cgroup.without_names()));
@@ -452,8 +487,8 @@ impl Worker {
         let (mut gaps, seen) = tracker.gaps(self.gaps_seen);
         self.gaps_seen = seen;
         gaps.extend(new_misses(&mut self.missed, load::missed_runs(&self.attached.object)));
-        let held_from = self.held.front().and_then(|record| Header::read(record).ok()).map(|header| header.time);
-        let complete_to = self.drained_to.saturating_sub(SETTLED_NS).min(held_from.unwrap_or(u64::MAX));
+        let unsent_from = self.held.oldest().into_iter().chain(self.sums.as_ref().and_then(Sums::oldest)).min();
+        let complete_to = self.drained_to.saturating_sub(SETTLED_NS).min(unsent_from.unwrap_or(u64::MAX));
         if let Some(recording) = &mut self.recording {
             recording.note(lost, &gaps);
             recording.look_after(tracker, &self.members);

@@ -16,6 +16,12 @@ pub struct Dictionary {
     /// Stacks of the kernel that records have the numbers of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stacks: Vec<StackEntry>,
+    /// Stacks of programs, which records have the numbers of as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user_stacks: Vec<UserStackEntry>,
+    /// What these consist of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frames: Vec<FrameEntry>,
     /// What system calls are given, by the kernel's own account.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub syscalls: Vec<SyscallEntry>,
@@ -49,6 +55,61 @@ pub struct StackEntry {
     pub number: u64,
     /// `FUNCTION+OFFSET`, and `[MODULE]` if it is in one; innermost first.
     pub frames: Vec<String>,
+}
+
+/// A stack of a program in user space.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserStackEntry {
+    /// Its number.
+    pub number: u64,
+    /// Ids of its frames, innermost first.
+    pub frames: Vec<u64>,
+    /// It has more frames than the kernel gives out: the outermost are missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
+    /// It ends before where its thread began: what called the outermost frame has no frame pointer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub short: bool,
+    /// Why its frames have no names, in words, if that holds for all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// A frame that many stacks may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameEntry {
+    /// Its number in this session.
+    pub id: u64,
+    /// The frame.
+    #[serde(flatten)]
+    pub frame: StackFrame,
+}
+
+/// A place in a program. What is not known is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StackFrame {
+    /// The function, demangled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// The file that the code is mapped from, as the process sees it; or as in `[vdso]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
+    /// Where in that file, in bytes from its beginning; without a file, in the process's memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// The source file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The line there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// The compiler has put it into the frame that follows.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub inlined: bool,
+    /// The code was made while the program ran: there is no file.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub jit: bool,
 }
 
 /// Who a cgroup belongs to. What is not known is left out.

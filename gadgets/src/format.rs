@@ -29,6 +29,7 @@ pub fn cell(value: &Value<'_>, field: &Field, out: &mut String) {
             Said::Number if field.kind == Kind::Duration && *number == 0 => Ok(()),
             Said::Number if field.kind == Kind::Duration => duration(*number, out),
             Said::Number if field.kind == Kind::Age => age(*number, out),
+            Said::Number if field.kind == Kind::Span => duration(*number, out),
             Said::Number => write!(out, "{number}"),
             Said::Name(name) => out.write_str(&name),
             Said::Names(names) if names.is_empty() => out.write_str("0"),
@@ -262,6 +263,13 @@ fn quote(text: &[u8], out: &mut String) {
         escape(part, out);
     }
     out.push('"');
+}
+
+/// How long something took, as a table shows it.
+pub fn span(ns: u64) -> String {
+    let mut text = String::new();
+    let _ = duration(ns, &mut text);
+    text
 }
 
 fn duration(ns: u64, out: &mut String) -> fmt::Result {

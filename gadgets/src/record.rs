@@ -242,12 +242,14 @@ impl<'a> Record<'a> {
             | Kind::Uid
             | Kind::Bytes
             | Kind::Age
+            | Kind::Span
             | Kind::Enum
             | Kind::Flags
             | Kind::OpenFlags
             | Kind::Mode
             | Kind::Capability
             | Kind::KernelStack
+            | Kind::UserStack
             | Kind::SyscallX86_64
             | Kind::SyscallX86
             | Kind::SyscallAarch64

@@ -110,6 +110,8 @@ pub enum Kind {
     Duration,
     /// Nanoseconds that have passed since then.
     Age,
+    /// How long something took altogether, in nanoseconds.
+    Span,
     /// One of the values that have names.
     Enum,
     /// Some of the bits that have names.
@@ -122,6 +124,8 @@ pub enum Kind {
     Capability,
     /// The number of a stack of the kernel, which the dictionary knows.
     KernelStack,
+    /// The number of a program's stack, likewise.
+    UserStack,
     /// A system call's number on x86-64.
     SyscallX86_64,
     /// The same of a program of 32 bits.
@@ -153,7 +157,7 @@ pub enum Kind {
 
 impl Kind {
     /// Each of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::Unsigned,
         Self::Signed,
         Self::Bool,
@@ -163,12 +167,14 @@ impl Kind {
         Self::Bytes,
         Self::Duration,
         Self::Age,
+        Self::Span,
         Self::Enum,
         Self::Flags,
         Self::OpenFlags,
         Self::Mode,
         Self::Capability,
         Self::KernelStack,
+        Self::UserStack,
         Self::SyscallX86_64,
         Self::SyscallX86,
         Self::SyscallAarch64,
@@ -193,10 +199,12 @@ impl Kind {
             "gadget_bytes" => Self::Bytes,
             "gadget_duration" => Self::Duration,
             "gadget_age" => Self::Age,
+            "gadget_span" => Self::Span,
             "gadget_open_flags" => Self::OpenFlags,
             "gadget_mode" => Self::Mode,
             "gadget_capability" => Self::Capability,
             "gadget_kernel_stack" => Self::KernelStack,
+            "gadget_user_stack" => Self::UserStack,
             "gadget_syscall_x86_64" => Self::SyscallX86_64,
             "gadget_syscall_x86" => Self::SyscallX86,
             "gadget_syscall_aarch64" => Self::SyscallAarch64,
@@ -345,7 +353,7 @@ impl Field {
             Kind::String | Kind::Strings | Kind::Path => *size == 4,
             Kind::Endpoint | Kind::Peer | Kind::PolicyPeer => *size == ENDPOINT_SIZE,
             Kind::Arguments => *size == ARGUMENTS_SIZE,
-            Kind::KernelStack => *size == 8,
+            Kind::KernelStack | Kind::UserStack | Kind::Span => *size == 8,
             Kind::Text | Kind::Opaque => true,
             _ => matches!(size, 1 | 2 | 4 | 8),
         };

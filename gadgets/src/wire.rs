@@ -16,7 +16,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use crate::dictionary::{ArgEntry, CgroupEntry, Dictionary, StackEntry, SyscallEntry};
+pub use crate::dictionary::{
+    ArgEntry, CgroupEntry, Dictionary, FrameEntry, StackEntry, StackFrame, SyscallEntry, UserStackEntry,
+};
 pub use crate::recordings::{ProcessEnd, Recorded, Recording, RecordingsRequest, is_recording_id};
 use crate::schema::Schema;
 use crate::spec::RunSpec;
@@ -475,6 +477,9 @@ mod tests {
         let run = RunSpec { gadget: "execsnoop".into(), ..RunSpec::default() };
         let entry = CgroupEntry { cgroup: 7, path: "/a".into(), pod: Some("web".into()), ..CgroupEntry::default() };
         let stack = StackEntry { number: 8, frames: vec!["cap_capable+0x1".into()] };
+        let user_stack =
+            UserStackEntry { number: 9, frames: vec![1], cut: true, short: true, problem: Some("gone".into()) };
+        let frame = StackFrame { function: Some("main".into()), line: Some(3), ..StackFrame::default() };
         let arg = ArgEntry { name: "fd".into(), kind: "unsigned int".into() };
         let syscall = SyscallEntry { number: 3, name: "close".into(), args: vec![arg] };
         let loss = Loss {
@@ -493,6 +498,8 @@ mod tests {
                 cgroups: vec![entry],
                 gone: vec![6],
                 stacks: vec![stack],
+                user_stacks: vec![user_stack],
+                frames: vec![FrameEntry { id: 1, frame }],
                 syscalls: vec![syscall],
             }),
             Frame::Batch(vec![0, 1, 2, 255]),

@@ -8,6 +8,7 @@
 //! - [`doctor`]: what is well and what is not
 //! - [`output`]: rows as a table or as JSON
 //! - [`advise`]: what follows from all of them; [`peers`]: who is at the other end
+//! - [`profile`]: where time goes, and the forms that other programs read
 //! - [`exit`]: what went wrong, and the exit code that says so; [`notice`]: what else a person should know
 
 mod advise;
@@ -19,6 +20,7 @@ mod exit;
 mod notice;
 mod output;
 mod peers;
+mod profile;
 mod run;
 mod status;
 

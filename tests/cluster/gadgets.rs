@@ -11,10 +11,11 @@ const BUSY: &str = "httpd -p 127.0.0.1:8080 -h /etc; while sleep 0.2; do cat /et
 /// A gadget, and an event of it that each such pod makes.
 type Case = (&'static str, fn(&Value) -> bool);
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     ("opensnoop", |event| event["path"] == "/etc/passwd" && event["flags"][0] == "O_RDONLY"),
     ("bindsnoop", |event| event["address"]["port"] == 9000 && event["protocol"] == "tcp" && event["ret"] == 0),
     ("capabilities", |event| event["capability"] == "CAP_SYS_CHROOT" && event["syscall"] == "chroot"),
+    ("profile", |event| event["activity"] == "running" && event["samples"].as_u64() > Some(0)),
     ("syscalls", |event| event["syscall"] == "chroot" && event["comm"] == "chroot"),
     ("tcptracer", |event| {
         let is_end = event["operation"] == "close" && event["peer"]["port"] == 8080;

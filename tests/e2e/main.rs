@@ -13,9 +13,9 @@ mod failures;
 mod gadgets;
 mod loss;
 mod noise;
+mod profiles;
 mod recording;
 mod recordings;
-
 mod sharing;
 mod snapshots;
 mod sockets;

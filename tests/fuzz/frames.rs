@@ -13,9 +13,9 @@ use gadgets::decoder::Decoder;
 use gadgets::spec::{Host, Limits, Past, RunSpec, Selector};
 use gadgets::tasks::{Choice, TaskFilter};
 use gadgets::wire::{
-    ArgEntry, CgroupEntry, Clock, Dictionary, Failure, FailureKind, Frame, GadgetStatus, Gap, Heartbeat, Hello, Loss,
-    Node, ProcessEnd, Program, Recorded, Recording, RecordingsRequest, Resume, Running, StackEntry, Stage, Status,
-    SyscallEntry, Trailer, VERSION, WireError,
+    ArgEntry, CgroupEntry, Clock, Dictionary, Failure, FailureKind, Frame, FrameEntry, GadgetStatus, Gap, Heartbeat, Hello, Loss,
+    Node, ProcessEnd, Program, Recorded, Recording, RecordingsRequest, Resume, Running, StackEntry, StackFrame, Stage, Status,
+    SyscallEntry, Trailer, UserStackEntry, VERSION, WireError,
 };
 use gadgets::workload::Workload;
 use libfuzzer_sys::fuzz_target;
@@ -138,6 +138,16 @@ fn frames() -> Vec<Frame> {
         programs_error: Some(text()),
     };
     let stack = StackEntry { number: 28, frames: vec![text()] };
+    let user_stack = UserStackEntry { number: 42, frames: vec![43], cut: true, short: true, problem: Some(text()) };
+    let frame = StackFrame {
+        function: Some(text()),
+        module: Some(text()),
+        offset: Some(44),
+        file: Some(text()),
+        line: Some(45),
+        inlined: true,
+        jit: true,
+    };
     let syscall = SyscallEntry { number: 29, name: text(), args: vec![ArgEntry { name: text(), kind: text() }] };
     let recorded = Recorded {
         container: Some(entry.clone()),
@@ -184,6 +194,8 @@ fn frames() -> Vec<Frame> {
             cgroups: vec![entry],
             gone: vec![15],
             stacks: vec![stack],
+            user_stacks: vec![user_stack],
+            frames: vec![FrameEntry { id: 46, frame }],
             syscalls: vec![syscall],
         }),
         Frame::Batch(vec![0, 1, 2, 255]),

@@ -119,7 +119,9 @@ impl Files {
             fs::hard_link(root.join("init"), root.join(name)).unwrap();
         }
         fs::copy(dist("gadget-agent"), root.join("product/gadget-agent")).unwrap();
-        fs::copy(dist("workload"), root.join("confined/workload")).unwrap();
+        for program in ["workload", "hot"] {
+            fs::copy(dist(program), root.join("confined").join(program)).unwrap();
+        }
         fs::create_dir(root.join("bcc")).unwrap();
         bring_tools(&root.join("bcc"));
         // The kernel opens the console before anything can be mounted.

@@ -20,8 +20,15 @@ fn pods_name() -> String {
 
 /// Runs `tests/support/pods`.
 pub fn pods(args: &[&str]) -> String {
+    pods_from(None, args)
+}
+
+/// The same with another root file system than the usual one.
+fn pods_from(root: Option<&Path>, args: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/pods");
-    let output = Command::new(script).args(args).stdin(Stdio::null()).output().unwrap();
+    let mut command = Command::new(script);
+    command.envs(root.map(|root| ("PODS_ROOT", root)));
+    let output = command.args(args).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "pods {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
@@ -41,6 +48,11 @@ impl Pod {
     /// Starts a container and returns its cgroup.
     pub fn run(&self, container: &str, command: &[&str]) -> String {
         pods(&[&["run", &self.full_name, container], command].concat())
+    }
+
+    /// Starts a container with a root file system of its own.
+    pub fn run_from(&self, root: &Path, container: &str, command: &[&str]) {
+        pods_from(Some(root), &[&["run", &self.full_name, container], command].concat());
     }
 
     /// Runs a container to its end, without a sandbox, and removes it.

@@ -180,12 +180,12 @@ fn try_all(choices: &[Choice], plan: &Plan<'_>) -> Result<(Object, Programs), (u
     let mut at_start = Vec::new();
     for (index, choice) in choices.iter().enumerate() {
         for name in choice.programs() {
-            let (role, link) = load::attach(&object, name).map_err(|refusal| (index, refusal))?;
+            let (role, links) = load::attach(&object, name, plan.rate()).map_err(|refusal| (index, refusal))?;
             match role {
-                Role::Event => programs.events.push(link),
-                Role::Sample(_) => programs.samplers.push(link),
-                Role::List => programs.lists.push(link),
-                Role::Start => at_start.push((index, *name, link)),
+                Role::Event | Role::Clock => programs.events.extend(links),
+                Role::Sample(_) => programs.samplers.extend(links),
+                Role::List => programs.lists.extend(links),
+                Role::Start => at_start.extend(links.into_iter().map(|link| (index, *name, link))),
             }
         }
     }
@@ -260,6 +260,7 @@ fn survey_one(gadget: &Gadget, hook: &Hook, variant: &'static Variant, plan: &Pl
 
 fn try_alone(variant: &'static Variant, plan: &Plan<'_>) -> Result<(), Refusal> {
     let object = load(&Plan { programs: Some(variant.programs.to_vec()), ..plan.clone() })?;
-    let attached: Result<Vec<_>, _> = variant.programs.iter().map(|name| load::attach(&object, name)).collect();
+    let attach = |name: &&'static str| load::attach(&object, name, plan.rate());
+    let attached: Result<Vec<_>, _> = variant.programs.iter().map(attach).collect();
     attached.map(drop)
 }

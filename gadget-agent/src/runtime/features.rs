@@ -23,7 +23,7 @@ pub(crate) fn check(requirement: &'static Requirement) -> Result<(), Refusal> {
         ..Plan::default()
     };
     let object = load::load(&plan)?;
-    drop(load::attach(&object, requirement.program)?);
+    drop(load::attach(&object, requirement.program, plan.rate())?);
     lock(&THERE).get_or_insert_default().insert(requirement.program);
     Ok(())
 }

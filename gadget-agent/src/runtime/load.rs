@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd as _};
 use gadgets::btf::Btf;
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, OpenObject};
 
+use super::processors::{self, Rate};
 use super::refusal::{Refusal, start_log};
 use super::sample::Role;
 
@@ -32,6 +33,15 @@ pub(crate) struct Plan<'a> {
     pub(crate) shared: BTreeMap<&'a str, &'a MapHandle>,
     /// The programs to load; all if `None`.
     pub(crate) programs: Option<Vec<&'a str>>,
+}
+
+impl Plan<'_> {
+    /// How often its clocks strike, by the constants of `profile.bpf.c`.
+    pub(crate) fn rate(&self) -> Rate {
+        let usual = Rate::default();
+        let frequency = self.constants.get("gadget_frequency").copied().unwrap_or(usual.frequency);
+        Rate { frequency, idle: self.constants.get("gadget_wants_idle").is_some_and(|wanted| *wanted != 0) }
+    }
 }
 
 fn open(object: &'static [u8]) -> Result<OpenObject, Refusal> {
@@ -160,8 +170,9 @@ fn stepped_in(object: &Object) -> u64 {
     here.iter().flatten().filter_map(of_processor).sum()
 }
 
-/// Attaches one of an object's programs to what its section names, or to the map that it goes over. Says when it runs.
-pub(crate) fn attach<'a>(object: &Object, name: &'a str) -> Result<(Role<'a>, Link), Refusal> {
+/// Attaches one of an object's programs to what its section names, to the map that it goes over, or to the clocks of all
+/// processors. Says when it runs.
+pub(crate) fn attach<'a>(object: &Object, name: &'a str, rate: Rate) -> Result<(Role<'a>, Vec<Link>), Refusal> {
     let program = object
         .progs_mut()
         .find(|program| program.name() == name)
@@ -169,20 +180,22 @@ pub(crate) fn attach<'a>(object: &Object, name: &'a str) -> Result<(Role<'a>, Li
     let role = Role::of(&program.section().to_string_lossy(), name);
     let over = match role {
         Role::Sample(map) => Some(self::map(object, map)?),
-        Role::Event | Role::Start | Role::List => None,
+        Role::Event | Role::Clock | Role::Start | Role::List => None,
     };
     start_log();
-    let link = match &over {
-        Some(map) => program.attach_iter(map.as_fd()),
-        None => program.attach(),
+    let link = match (role, &over) {
+        (Role::Clock, _) => return Ok((role, processors::attach(&program, rate)?)),
+        (_, Some(map)) => program.attach_iter(map.as_fd()),
+        (_, None) => program.attach(),
     };
-    Ok((role, link.map_err(|error| Refusal::new(format!("attach {name}"), &error))?))
+    Ok((role, vec![link.map_err(|error| Refusal::new(format!("attach {name}"), &error))?]))
 }
 
 /// Attaches all of an object's programs.
 pub(crate) fn attach_all(object: &Object) -> Result<Vec<Link>, Refusal> {
-    let attach = |program: libbpf_rs::ProgramMut<'_>| Ok(attach(object, &program.name().to_string_lossy())?.1);
-    object.progs_mut().map(attach).collect()
+    let attach =
+        |program: libbpf_rs::ProgramMut<'_>| Ok(attach(object, &program.name().to_string_lossy(), Rate::default())?.1);
+    Ok(object.progs_mut().map(attach).collect::<Result<Vec<_>, Refusal>>()?.into_iter().flatten().collect())
 }
 
 /// A handle on one of an object's maps, which lives as long as it is held.

@@ -4,11 +4,13 @@
 //! [`features`] says what this kernel can do, [`refusal`] why it did not do something.
 
 pub(crate) mod attach;
+pub(crate) mod descriptor;
 pub(crate) mod features;
 pub(crate) mod load;
 pub(crate) mod memory;
 mod page;
 mod place;
+mod processors;
 mod queue;
 mod recorded;
 pub(crate) mod recorder;

@@ -14,6 +14,7 @@ use crate::clock;
 /// The sections of iterators over maps.
 const OVER_MAPS: [&str; 2] = ["iter/bpf_map_elem", "iter/bpf_sk_storage_map"];
 const ITERATOR: &str = "iter/";
+const CLOCK: &str = "perf_event";
 const NAME: &str = "sample_";
 const LIST: &str = "list_";
 
@@ -22,6 +23,8 @@ const LIST: &str = "list_";
 pub(crate) enum Role<'a> {
     /// When what it is attached to happens.
     Event,
+    /// When a processor's clock strikes.
+    Clock,
     /// Once, at the start.
     Start,
     /// At each interval, over this map.
@@ -37,6 +40,7 @@ impl<'a> Role<'a> {
             Some(map) if OVER_MAPS.contains(&section) => Self::Sample(map),
             _ if section.starts_with(ITERATOR) && name.starts_with(LIST) => Self::List,
             _ if section.starts_with(ITERATOR) => Self::Start,
+            _ if section == CLOCK => Self::Clock,
             _ => Self::Event,
         }
     }
@@ -97,6 +101,7 @@ mod tests {
         assert_eq!(Role::of("iter/bpf_sk_storage_map", "sample_kept"), Role::Sample("kept"));
         assert_eq!(Role::of("iter/task_file", "find_kept"), Role::Start);
         assert_eq!(Role::of("iter/task", "list_calls"), Role::List);
+        assert_eq!(Role::of("perf_event", "clock_strikes"), Role::Clock);
         assert_eq!(Role::of("tp_btf/sys_exit", "sample_kept"), Role::Event);
     }
 }

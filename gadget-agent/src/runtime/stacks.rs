@@ -1,85 +1,317 @@
-//! Stacks of the kernel: what is behind the numbers in a gadget's records. See `bpf/include/stack.h`.
+//! Stacks: what is behind the numbers in a gadget's records. See `bpf/include/stack.h`.
+//!
+//! Functions of the kernel are named by the kernel, at once. Those of programs are looked up by [`crate::symbols`]: until there is an answer a
+//! stack is open.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use gadgets::record::Header;
 use gadgets::schema::{Kind, Schema};
-use gadgets::wire::StackEntry;
-use libbpf_rs::{Link, MapHandle, Object};
+use gadgets::wire::{FrameEntry, StackEntry, StackFrame, UserStackEntry};
+use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, Object};
 
 use super::load::{self, Plan};
+use super::processors::Rate;
+use super::refusal::Refusal;
 use super::sample;
-use crate::error::AgentError;
+use crate::symbols::{Named, Symbols, Unnamed};
 
 /// `GADGET_STACK_NONE` and `GADGET_STACK_UNKEPT` of `gadget.h`.
 const NO_STACKS: [u64; 2] = [0, u64::MAX];
-const MAP: &str = "gadget_stacks";
+/// `STACK_FRAMES` of `stack.h`.
+const FRAMES: usize = 127;
+/// Stacks that are known before the oldest are forgotten: no fewer than half of them.
+const KNOWN: usize = 16 << 10;
+/// Frames that are known by numbers, before they get other ones.
+const NUMBERED: usize = 32 << 10;
 /// What a function is called that the kernel does not know.
 const UNKNOWN: &str = "[unknown]";
 /// How the names of functions begin through which the kernel comes to a BPF program.
 const OWN: [&str; 5] = ["bpf_prog_", "bpf_trampoline_", "bpf_trace_run", "__bpf_trace_", "__traceiter_"];
+/// What calls the tracepoint of the tick, in an interrupt.
+const TICK: &str = "rcu_sched_clock_irq";
+/// How the names of functions begin through which a processor comes from what it does to an interrupt.
+const INTERRUPTS: [&str; 5] = ["asm_sysvec_", "el1h_64_irq", "el1_irq", "el0t_64_irq", "el0_irq"];
+
+const BUSY: &str = "too many stacks were to be named at once";
+const LATE: &str = "their names had not been found when the run ended";
+
+/// A stack whose frames are known, as far as they can be.
+#[derive(Debug)]
+pub(crate) enum Stack {
+    /// Of the kernel.
+    Kernel(StackEntry),
+    /// Of a program, and its frames.
+    User(UserStackEntry, Vec<Arc<FrameEntry>>),
+}
+
+impl Stack {
+    pub(crate) fn number(&self) -> u64 {
+        match self {
+            Self::Kernel(entry) => entry.number,
+            Self::User(entry, _) => entry.number,
+        }
+    }
+}
+
+/// Whose stacks a map has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Kernel,
+    Programs,
+}
+
+/// A map of stacks, and what gives out what is new in it.
+struct Source {
+    of: Of,
+    map: MapHandle,
+    iterator: Link,
+    /// Stacks that were given out and are still in it.
+    told: usize,
+}
 
 /// The stacks of one gadget.
 pub(crate) struct Stacks {
     /// Where records have their numbers: stream, and bytes from the record's start.
-    places: Vec<(u16, usize)>,
-    map: Option<MapHandle>,
-    /// What names them, once there was one.
-    iterator: Option<Link>,
-    known: HashMap<u64, Arc<StackEntry>>,
+    places: Vec<(u16, usize, Of)>,
+    sources: Vec<Source>,
+    /// `None` is open.
+    known: HashMap<u64, Option<Arc<Stack>>>,
+    /// What was known before that.
+    former: HashMap<u64, Option<Arc<Stack>>>,
+    open: usize,
+    frames: HashMap<StackFrame, Arc<FrameEntry>>,
+    last_frame: u64,
+    symbols: Option<Symbols>,
+    answers: (Sender<Named>, Receiver<Named>),
 }
 
 impl Stacks {
-    /// Those of a gadget that was loaded.
-    pub(crate) fn of(object: &Object, schema: &Schema) -> Self {
+    /// Those of a gadget that was loaded. Those of programs have names if `symbols` gives them.
+    pub(crate) fn of(object: &Object, schema: &Schema, symbols: Option<Symbols>) -> Self {
         let places = schema.streams.iter().flat_map(|stream| {
-            let fields = stream.fields.iter().filter(|field| field.kind == Kind::KernelStack);
-            fields.map(|field| (stream.id, field.offset as usize))
+            let place = |field: &gadgets::schema::Field| match field.kind {
+                Kind::KernelStack => Some((stream.id, field.offset as usize, Of::Kernel)),
+                Kind::UserStack => Some((stream.id, field.offset as usize, Of::Programs)),
+                _ => None,
+            };
+            stream.fields.iter().filter_map(place)
         });
-        Self { places: places.collect(), map: load::map(object, MAP).ok(), iterator: None, known: HashMap::new() }
-    }
-
-    /// The stacks in a record. What the kernel does not tell has no frames.
-    pub(crate) fn in_record(&mut self, header: &Header, record: &[u8]) -> Vec<Arc<StackEntry>> {
-        let in_stream = self.places.iter().filter(|(stream, _)| *stream == header.stream);
-        let number = |(_, at): &(u16, usize)| Some(u64::from_ne_bytes(*record.get(*at..)?.first_chunk()?));
-        let numbers: Vec<u64> = in_stream.filter_map(number).filter(|number| !NO_STACKS.contains(number)).collect();
-        numbers.into_iter().map(|number| self.get(number)).collect()
-    }
-
-    fn get(&mut self, number: u64) -> Arc<StackEntry> {
-        if !self.known.contains_key(&number)
-            && let Err(error) = self.learn()
-        {
-            tracing::warn!("stacks have no names: {error}");
-            // It would fail for each of them.
-            self.map = None;
+        let mut stacks = Self {
+            places: places.collect(),
+            sources: Vec::new(),
+            known: HashMap::new(),
+            former: HashMap::new(),
+            open: 0,
+            frames: HashMap::new(),
+            last_frame: 0,
+            symbols,
+            answers: channel(),
+        };
+        if !stacks.places.is_empty() {
+            match sources(object) {
+                Ok(sources) => stacks.sources = sources,
+                Err(error) => tracing::warn!("stacks have no names: {error}"),
+            }
         }
-        let unknown = || Arc::new(StackEntry { number, frames: Vec::new() });
-        Arc::clone(self.known.entry(number).or_insert_with(unknown))
+        stacks
+    }
+
+    /// Takes in answers.
+    pub(crate) fn collect(&mut self) {
+        while let Ok(named) = self.answers.1.try_recv() {
+            self.name(named);
+        }
+    }
+
+    /// Asks for the names on a record's stacks, if nobody has yet: processes end, and their names with them. Returns whether all are known.
+    pub(crate) fn expect(&mut self, header: &Header, record: &[u8]) -> bool {
+        let mut is_known = true;
+        for (of, number) in self.numbers(header, record) {
+            is_known &= self.look(of, number).is_some();
+        }
+        is_known
+    }
+
+    /// Whether some have no names yet.
+    pub(crate) fn are_open(&self) -> bool {
+        self.open > 0
+    }
+
+    /// Leaves those that have no names yet without.
+    pub(crate) fn give_up(&mut self) {
+        let open: Vec<u64> =
+            self.known.iter().filter(|(_, stack)| stack.is_none()).map(|(number, _)| *number).collect();
+        open.into_iter().for_each(|number| self.name(Named::nothing(number, LATE)));
+    }
+
+    /// The stacks in a record. What nobody knows has no frames.
+    pub(crate) fn in_record(&mut self, header: &Header, record: &[u8]) -> Vec<Arc<Stack>> {
+        let numbers = self.numbers(header, record);
+        let get = |(of, number)| self.look(of, number).unwrap_or_else(|| Arc::new(unknown(of, number)));
+        numbers.into_iter().map(get).collect()
+    }
+
+    fn numbers(&self, header: &Header, record: &[u8]) -> Vec<(Of, u64)> {
+        let in_stream = self.places.iter().filter(|(stream, ..)| *stream == header.stream);
+        let number =
+            |(_, at, of): &(u16, usize, Of)| Some((*of, u64::from_ne_bytes(*record.get(*at..)?.first_chunk()?)));
+        in_stream.filter_map(number).filter(|(_, number)| !NO_STACKS.contains(number)).collect()
+    }
+
+    /// A stack, if it is not open.
+    fn look(&mut self, of: Of, number: u64) -> Option<Arc<Stack>> {
+        if !self.known.contains_key(&number) {
+            match self.former.remove(&number) {
+                Some(former) => self.remember(number, former),
+                None => self.learn(of),
+            }
+        }
+        let nobody_knows = || Some(Arc::new(unknown(of, number)));
+        self.known.entry(number).or_insert_with(nobody_knows).clone()
+    }
+
+    fn remember(&mut self, number: u64, stack: Option<Arc<Stack>>) {
+        if self.known.len() >= KNOWN / 2 {
+            self.former = std::mem::take(&mut self.known);
+            // Somebody waits for these.
+            let open = self.former.extract_if(|_, stack| stack.is_none());
+            self.known.extend(open);
+        }
+        self.known.insert(number, stack);
     }
 
     /// Reads what has come since the last time.
-    fn learn(&mut self) -> Result<(), AgentError> {
-        let Some(map) = &self.map else { return Ok(()) };
-        let failed = |error: &dyn std::fmt::Display| AgentError::internal("name stacks of the kernel", error);
-        let iterator = match &mut self.iterator {
-            Some(iterator) => iterator,
-            none => {
-                let object = bpf::object("stacks").unwrap_or_default();
-                let plan = Plan { object, shared: [(MAP, map)].into(), ..Plan::default() };
-                let object = load::load(&plan).map_err(|error| failed(&error))?;
-                let mut links = load::attach_all(&object).map_err(|error| failed(&error))?;
-                none.insert(links.pop().ok_or_else(|| failed(&"it has no program"))?)
+    fn learn(&mut self, of: Of) {
+        let Some(source) = self.sources.iter_mut().find(|source| source.of == of) else { return };
+        let mut read = Vec::new();
+        let result = sample::read(&source.iterator, &mut read);
+        if let Err(error) = result {
+            tracing::warn!("some stacks have no names: {error}");
+        }
+        match of {
+            Of::Kernel => {
+                // What has come is not written again.
+                let stacks = parse(&String::from_utf8_lossy(&read));
+                source.told += stacks.len();
+                for stack in stacks {
+                    self.remember(stack.number, Some(Arc::new(Stack::Kernel(stack))));
+                }
             }
+            Of::Programs => {
+                let stacks: Vec<Addresses> = read.chunks_exact(Addresses::SIZE).filter_map(Addresses::parse).collect();
+                source.told += stacks.len();
+                stacks.into_iter().for_each(|stack| self.ask(stack));
+            }
+        }
+        self.sources.iter_mut().for_each(Source::make_room);
+    }
+
+    fn ask(&mut self, stack: Addresses) {
+        let Addresses { number, pid, addresses } = stack;
+        self.remember(number, None);
+        self.open += 1;
+        let question = Unnamed { number, pid, addresses, answer: self.answers.0.clone() };
+        if !self.symbols.as_ref().is_some_and(|symbols| symbols.ask(question)) {
+            self.name(Named::nothing(number, BUSY));
+        }
+    }
+
+    /// A stack is open no longer.
+    fn name(&mut self, named: Named) {
+        let Named { number, frames, short, problem } = named;
+        // It may have been given up.
+        if !matches!(self.known.get(&number), Some(None)) {
+            return;
+        }
+        self.open -= 1;
+        let cut = frames.iter().filter(|frame| !frame.inlined).count() >= FRAMES;
+        let short = short && !cut;
+        let frames: Vec<_> = frames.into_iter().map(|frame| self.frame(frame)).collect();
+        let entry =
+            UserStackEntry { number, frames: frames.iter().map(|frame| frame.id).collect(), cut, short, problem };
+        self.known.insert(number, Some(Arc::new(Stack::User(entry, frames))));
+    }
+
+    fn frame(&mut self, frame: StackFrame) -> Arc<FrameEntry> {
+        if self.frames.len() >= NUMBERED {
+            self.frames.clear();
+        }
+        let Self { frames, last_frame, .. } = self;
+        let numbered = |frame: &StackFrame| {
+            *last_frame += 1;
+            Arc::new(FrameEntry { id: *last_frame, frame: frame.clone() })
         };
-        let mut text = Vec::new();
-        let read = sample::read(iterator, &mut text);
-        // What has come is not written again.
-        let stacks = parse(&String::from_utf8_lossy(&text));
-        self.known.extend(stacks.into_iter().map(|stack| (stack.number, Arc::new(stack))));
-        read.map_err(|error| failed(&error))
+        Arc::clone(frames.entry(frame).or_insert_with_key(numbered))
+    }
+}
+
+fn unknown(of: Of, number: u64) -> Stack {
+    match of {
+        Of::Kernel => Stack::Kernel(StackEntry { number, frames: Vec::new() }),
+        Of::Programs => Stack::User(UserStackEntry { number, ..UserStackEntry::default() }, Vec::new()),
+    }
+}
+
+/// The maps of stacks that a gadget has.
+fn sources(object: &Object) -> Result<Vec<Source>, Refusal> {
+    let mut sources = Vec::new();
+    for (of, name, program) in [
+        (Of::Kernel, "gadget_stacks", "sample_gadget_stacks"),
+        (Of::Programs, "gadget_user_stacks", "sample_gadget_user_stacks"),
+    ] {
+        let Ok(map) = load::map(object, name) else { continue };
+        let plan = Plan {
+            object: bpf::object("stacks").unwrap_or_default(),
+            shared: [(name, &map)].into(),
+            programs: Some(vec![program]),
+            ..Plan::default()
+        };
+        let (_, links) = load::attach(&load::load(&plan)?, program, Rate::default())?;
+        sources.extend(links.into_iter().next().map(|iterator| Source { of, map, iterator, told: 0 }));
+    }
+    Ok(sources)
+}
+
+impl Source {
+    /// Takes out what was given out, if that is half of what there is room for.
+    fn make_room(&mut self) {
+        if self.told < self.map.max_entries() as usize / 2 {
+            return;
+        }
+        let is_told = |key: &Vec<u8>| {
+            let value = self.map.lookup(key, MapFlags::ANY).ok().flatten();
+            value.is_some_and(|value| value.get(Addresses::IS_TOLD..).is_some_and(|rest| rest.starts_with(&[1])))
+        };
+        let told: Vec<Vec<u8>> = self.map.keys().filter(is_told).collect();
+        // Nobody else takes any out.
+        told.iter().for_each(|key| _ = self.map.delete(key));
+        self.told = 0;
+    }
+}
+
+/// `struct gadget_stack` of a program.
+#[derive(Debug, PartialEq, Eq)]
+struct Addresses {
+    number: u64,
+    pid: u32,
+    addresses: Vec<u64>,
+}
+
+impl Addresses {
+    const SIZE: usize = Self::HEAD + FRAMES * 8;
+    const HEAD: usize = 24;
+    const IS_TOLD: usize = 12;
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (head, frames) = bytes.split_at_checked(Self::HEAD)?;
+        let number = |at: usize| Some(u32::from_ne_bytes(*head.get(at..)?.first_chunk()?));
+        let (count, pid) = (number(8)? as usize, number(16)?);
+        let addresses =
+            frames.chunks_exact(8).take(count).filter_map(|bytes| Some(u64::from_ne_bytes(*bytes.first_chunk()?)));
+        Some(Self { number: u64::from_ne_bytes(*head.first_chunk()?), pid, addresses: addresses.collect() })
     }
 }
 
@@ -95,7 +327,17 @@ fn parse(text: &str) -> Vec<StackEntry> {
             stack.frames.push(frame(line));
         }
     }
+    stacks.iter_mut().for_each(|stack| leave_tick(&mut stack.frames));
     stacks
+}
+
+/// Where a tick is looked at, what counts is what it has interrupted.
+fn leave_tick(frames: &mut Vec<String>) {
+    if frames.first().is_some_and(|innermost| innermost.starts_with(TICK))
+        && let Some(entry) = frames.iter().position(|frame| INTERRUPTS.iter().any(|begin| frame.starts_with(begin)))
+    {
+        frames.drain(..=entry);
+    }
 }
 
 /// Without the function's size. What has no name is an address, which is nobody's business.
@@ -115,13 +357,24 @@ mod tests {
     #[test]
     fn stacks_are_read_as_the_kernel_writes_them() {
         let text = "#7\nbpf_prog_c1b0_cap_capable_traced+0x1d/0x200\n__traceiter_cap_capable+0x3/0x60\ncap_capable+0x2d/0x60\n\
-                    bpf_prog_get+0x9/0x20\n__x64_sys_reboot+0x10/0x1f0 [loaded]\n#x\n#8\n0xffff800012345678\n";
+                    bpf_prog_get+0x9/0x20\n__x64_sys_reboot+0x10/0x1f0 [loaded]\n#x\n#8\n0xffff800012345678\n\
+                    #9\nrcu_sched_clock_irq+0x10/0x20\nasm_sysvec_apic_timer_interrupt+0x1a/0x20\nclear_page+0x7/0x10\n";
         let stack = |number, frames: &[&str]| StackEntry {
             number,
             frames: frames.iter().map(|frame| (*frame).to_owned()).collect(),
         };
         let of_7 = stack(7, &["cap_capable+0x2d", "bpf_prog_get+0x9", "__x64_sys_reboot+0x10 [loaded]"]);
-        assert_eq!(parse(text), [of_7, stack(8, &[UNKNOWN])]);
+        assert_eq!(parse(text), [of_7, stack(8, &[UNKNOWN]), stack(9, &["clear_page+0x7"])]);
         assert_eq!(parse("a frame of nothing\n"), []);
+    }
+
+    #[test]
+    fn addresses_are_read_as_the_kernel_keeps_them() {
+        let mut bytes =
+            [&7u64.to_ne_bytes()[..], &2u32.to_ne_bytes(), &1u32.to_ne_bytes(), &9u32.to_ne_bytes(), &[0; 4]].concat();
+        bytes.extend((1..=FRAMES as u64).flat_map(u64::to_ne_bytes));
+        assert_eq!(bytes.len(), Addresses::SIZE);
+        assert_eq!(Addresses::parse(&bytes), Some(Addresses { number: 7, pid: 9, addresses: vec![1, 2] }));
+        assert_eq!(Addresses::parse(&bytes[..20]), None);
     }
 }

@@ -5,6 +5,7 @@ mod capabilities;
 mod execsnoop;
 mod flows;
 mod opensnoop;
+mod profile;
 mod requirement;
 mod snapshot_file;
 mod snapshot_process;
@@ -22,8 +23,8 @@ use crate::schema::{Schema, SchemaError};
 
 pub use requirement::{
     ASSOCIATION_REQUESTS, CAPABILITY_TRACEPOINT, CHARGED_TO_CGROUPS, DEFERRED_DATAGRAMS, FREED_DATAGRAMS, KPROBES,
-    OLDEST, READABLE_SOCKETS, REQUIREMENTS, Release, Requirement, SOCKET_HOOKS, SOCKET_STORAGE, SYSCALL_TRACEPOINTS,
-    TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, URING_TRACEPOINTS,
+    OLDEST, PERF_EVENTS, READABLE_SOCKETS, REQUIREMENTS, Release, Requirement, SOCKET_HOOKS, SOCKET_STORAGE,
+    SYSCALL_TRACEPOINTS, TICK_TRACEPOINT, TRACEPOINTS, TRAMPOLINES, TYPED_TRACEPOINTS, URING_TRACEPOINTS,
 };
 
 /// The gadgets of this version.
@@ -37,6 +38,7 @@ pub static CATALOGUE: Catalogue = Catalogue(&[
     &tcptop::TCPTOP,
     &flows::FLOWS,
     &traceloop::TRACELOOP,
+    &profile::PROFILE,
     &snapshot_process::SNAPSHOT_PROCESS,
     &snapshot_socket::SNAPSHOT_SOCKET,
     &snapshot_file::SNAPSHOT_FILE,
@@ -93,6 +95,8 @@ pub enum Shows {
     Once,
     /// What came in an interval.
     Sums(Sampled),
+    /// Where time goes, by stacks: agents add it up, and what follows is shown at the end.
+    Profile(Profiled),
     /// The last events, which it keeps in a recorder, at the end.
     Past,
     /// What there is, and that is the end.
@@ -103,6 +107,16 @@ impl Shows {
     /// What is added up, if it shows sums.
     pub fn sums(&self) -> Option<Sampled> {
         if let Self::Sums(sampled) = self { Some(*sampled) } else { None }
+    }
+
+    /// What it shows of time, if it does.
+    pub fn profile(&self) -> Option<Profiled> {
+        if let Self::Profile(profiled) = self { Some(*profiled) } else { None }
+    }
+
+    /// Whether agents give something out at each interval.
+    pub fn has_intervals(&self) -> bool {
+        matches!(self, Self::Sums(_) | Self::Profile(_))
     }
 
     /// Whether it has a recorder.
@@ -121,6 +135,15 @@ impl Shows {
 pub struct Sampled {
     /// The columns that are added up, the most important first. The others say of what.
     pub measures: &'static [&'static str],
+}
+
+/// What a gadget shows of time: sums of samples that are the same else. One of these is a time, and another a number of samples.
+#[derive(Clone, Copy, Debug)]
+pub struct Profiled {
+    /// The columns that are added up.
+    pub measures: &'static [&'static str],
+    /// The parameter with which it is waiting that takes time.
+    pub waiting: &'static str,
 }
 
 /// What follows from all events of a run: `advise NAME`, or `--summary`.
@@ -166,6 +189,10 @@ pub struct Parameter {
     pub once: bool,
     /// The hook that is attached only if it is set.
     pub hook: Option<&'static str>,
+    /// The hook that is attached only if it is not.
+    pub instead_of: Option<&'static str>,
+    /// The parameter that makes no sense beside it.
+    pub excludes: Option<&'static str>,
 }
 
 /// What values a parameter takes.
@@ -257,7 +284,10 @@ impl Gadget {
 
     /// Whether a hook of it is of use with these values of its constants.
     pub fn uses(&self, hook: &Hook, constants: &BTreeMap<&str, u64>) -> bool {
-        self.parameters.iter().all(|parameter| parameter.hook != Some(hook.name) || parameter.is_set(constants))
+        self.parameters.iter().all(|parameter| {
+            let is_set = parameter.is_set(constants);
+            !(parameter.hook == Some(hook.name) && !is_set || parameter.instead_of == Some(hook.name) && is_set)
+        })
     }
 
     /// The values of all parameters as numbers, given some of them as text. By the name of the constant.
@@ -291,7 +321,7 @@ impl Parameter {
 
     /// One that takes these values.
     pub const fn new(name: &'static str, constant: &'static str, kind: ParameterKind, doc: &'static str) -> Self {
-        Self { name, constant, kind, doc, column: None, once: false, hook: None }
+        Self { name, constant, kind, doc, column: None, once: false, hook: None, instead_of: None, excludes: None }
     }
 
     /// Whether these values have it set.
@@ -315,6 +345,18 @@ impl Parameter {
     #[must_use]
     pub const fn with_hook(self, hook: &'static str) -> Self {
         Self { hook: Some(hook), ..self }
+    }
+
+    /// The same, with which a hook is left alone.
+    #[must_use]
+    pub const fn instead_of(self, hook: &'static str) -> Self {
+        Self { instead_of: Some(hook), ..self }
+    }
+
+    /// The same, beside which another parameter makes no sense.
+    #[must_use]
+    pub const fn excluding(self, parameter: &'static str) -> Self {
+        Self { excludes: Some(parameter), ..self }
     }
 
     /// The value as a number, given its text or nothing.
@@ -362,8 +404,13 @@ mod tests {
             for name in gadget.report.iter().flat_map(|report| report.parameters) {
                 assert!(gadget.parameters.iter().any(|parameter| parameter.name == *name), "{}: {name}", gadget.name);
             }
-            for measure in gadget.shows.sums().iter().flat_map(|sampled| sampled.measures) {
+            let sums = gadget.shows.sums().map(|sampled| sampled.measures);
+            for measure in sums.or(gadget.shows.profile().map(|profiled| profiled.measures)).into_iter().flatten() {
                 assert!(schema.fields().any(|field| field.name == *measure), "{}: {measure}", gadget.name);
+            }
+            let others = gadget.parameters.iter().filter_map(|parameter| parameter.excludes);
+            for name in others.chain(gadget.shows.profile().map(|profiled| profiled.waiting)) {
+                assert!(gadget.parameters.iter().any(|parameter| parameter.name == name), "{}: {name}", gadget.name);
             }
         }
     }

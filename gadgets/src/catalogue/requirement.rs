@@ -30,12 +30,14 @@ pub const OLDEST: Release = Release(5, 10);
 pub const CHARGED_TO_CGROUPS: Release = Release(5, 11);
 
 /// All that any variant may need.
-pub static REQUIREMENTS: [&Requirement; 13] = [
+pub static REQUIREMENTS: [&Requirement; 15] = [
     &TYPED_TRACEPOINTS,
     &TRAMPOLINES,
     &KPROBES,
     &TRACEPOINTS,
     &SYSCALL_TRACEPOINTS,
+    &PERF_EVENTS,
+    &TICK_TRACEPOINT,
     &CAPABILITY_TRACEPOINT,
     &URING_TRACEPOINTS,
     &SOCKET_STORAGE,
@@ -95,6 +97,26 @@ pub static SYSCALL_TRACEPOINTS: Requirement = Requirement {
     until: None,
     sign: Some("events/syscalls"),
     mend: "sysctl -w kernel.perf_event_paranoid=2; mount -t tracefs tracefs /sys/kernel/tracing; CONFIG_FTRACE_SYSCALLS",
+};
+
+/// Programs that a processor's clock calls, so and so many times a second (`perf_event`).
+pub static PERF_EVENTS: Requirement = Requirement {
+    name: "perf events",
+    program: "perf_events",
+    since: Release(4, 9),
+    until: None,
+    sign: None,
+    mend: "sysctl -w kernel.perf_event_paranoid=2",
+};
+
+/// A tracepoint at the scheduler's tick: of read-copy-update, which counts there.
+pub static TICK_TRACEPOINT: Requirement = Requirement {
+    name: "the tracepoint of the tick",
+    program: "tick_tracepoint",
+    since: Release(5, 5),
+    until: None,
+    sign: None,
+    mend: "a kernel with BTF and CONFIG_RCU_TRACE",
 };
 
 /// Tracepoints where io_uring takes and completes requests.

@@ -12,14 +12,16 @@ use gadgets::tasks::Choice;
 use super::recording::{self, CallArgs, RecordingCommand};
 use super::run::RunArgs;
 use super::sample::SampleArgs;
-use super::{advise, no_column};
-use crate::exit::End;
+use super::{advise, no_column, profile};
+use crate::exit::{End, Usage};
 use crate::output::columns::{self, Columns};
 use crate::output::sums::Sums;
 use crate::output::{Format, Output};
 use crate::peers::{Haste, Peers};
 
 const PARAMETERS: &str = "Parameters of this gadget";
+/// What a flag of kubectl's has for a value if it is a gadget's.
+const WITHOUT_VALUE: &str = "";
 /// The flag for a gadget's report.
 const SUMMARY: &str = "summary";
 
@@ -43,7 +45,9 @@ pub(super) fn command(gadget: &'static Gadget) -> Command {
         .visible_aliases(gadget.aliases.iter().copied())
         .about(capitalised(gadget.summary))
         .long_about(format!("{}.\n\n{}", capitalised(gadget.summary), gadget.description));
-    let mut command = RunArgs::augment_args(OutputArgs::augment_args(command));
+    let command =
+        if gadget.shows.profile().is_some() { profile::with_args(command) } else { OutputArgs::augment_args(command) };
+    let mut command = RunArgs::augment_args(command);
     if gadget.shows.sums().is_some() {
         command = SampleArgs::augment_args(command);
     }
@@ -67,6 +71,9 @@ pub(super) fn command(gadget: &'static Gadget) -> Command {
 /// With a flag for each parameter of a gadget.
 fn with_parameters(command: Command, gadget: &Gadget) -> Command {
     gadget.parameters.iter().fold(command, |command, parameter| {
+        if is_kubectls(&command, parameter) {
+            return command.mut_arg(parameter.name, |arg| shared(arg, parameter));
+        }
         let arg = Arg::new(parameter.name).long(parameter.name).help_heading(PARAMETERS);
         command.arg(match parameter.kind {
             ParameterKind::Flag => arg.help(parameter.doc).action(ArgAction::SetTrue),
@@ -76,6 +83,18 @@ fn with_parameters(command: Command, gadget: &Gadget) -> Command {
                 .value_parser(move |text: &str| parameter.value(Some(text)).map(|_| text.to_owned())),
         })
     })
+}
+
+/// Whether there is a flag of this name already: one of kubectl's, which takes a value.
+fn is_kubectls(command: &Command, parameter: &Parameter) -> bool {
+    command.get_arguments().any(|arg| arg.get_id() == parameter.name)
+}
+
+/// A flag of kubectl's that is a gadget's as well: without a value it is the gadget's.
+fn shared(arg: Arg, parameter: &'static Parameter) -> Arg {
+    let help =
+        format!("{}; with =VALUE: {}", parameter.doc, arg.get_help().map(ToString::to_string).unwrap_or_default());
+    arg.num_args(0..=1).require_equals(true).default_missing_value(WITHOUT_VALUE).help(help).help_heading(PARAMETERS)
 }
 
 pub(super) fn capitalised(text: &str) -> String {
@@ -88,10 +107,14 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
         let given = if name == recording::START { given_parameters(gadget, of_command, None) } else { Vec::new() };
         return recording::run(gadget, RecordingCommand::from_arg_matches(matches)?, as_spec(&given));
     }
+    if let Some(sampled) = gadget.shows.profile() {
+        return profile::run(gadget, sampled, matches);
+    }
     let mut args = RunArgs::from_arg_matches(matches)?;
     let OutputArgs { output: mut format, columns: list, numeric } = OutputArgs::from_arg_matches(matches)?;
     let report = gadget.report.filter(|_| matches.get_flag(SUMMARY));
     let given = given_parameters(gadget, matches, report.as_ref());
+    check_together(&given)?;
     let usual = Columns::usual(gadget, given.iter().filter_map(|(parameter, _)| parameter.column));
     let sample = match gadget.shows.sums() {
         Some(sampled) => Some((sampled, SampleArgs::from_arg_matches(matches)?)),
@@ -145,7 +168,7 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
 }
 
 /// The parameters that are set, on the command line or for a report, and to what.
-fn given_parameters(
+pub(super) fn given_parameters(
     gadget: &Gadget,
     matches: &ArgMatches,
     report: Option<&Report>,
@@ -154,7 +177,7 @@ fn given_parameters(
     let given = gadget.parameters.iter().filter_map(|parameter| {
         let value = match parameter.kind {
             ParameterKind::Flag => {
-                (matches.get_flag(parameter.name) || is_for_report(parameter.name)).then(|| "true".to_owned())
+                (is_set(matches, parameter) || is_for_report(parameter.name)).then(|| "true".to_owned())
             }
             ParameterKind::Number { .. } => matches.get_one::<String>(parameter.name).cloned(),
         };
@@ -163,7 +186,24 @@ fn given_parameters(
     given.collect()
 }
 
-fn as_spec(given: &[(&Parameter, String)]) -> BTreeMap<String, String> {
+/// Whether a flag is given; if it is kubectl's, too, without a value.
+fn is_set(matches: &ArgMatches, parameter: &Parameter) -> bool {
+    match matches.try_get_one::<bool>(parameter.name) {
+        Ok(given) => given.copied().unwrap_or_default(),
+        Err(_) => matches.get_one::<String>(parameter.name).is_some_and(|value| value == WITHOUT_VALUE),
+    }
+}
+
+/// Fails if two parameters make no sense together.
+pub(super) fn check_together(given: &[(&Parameter, String)]) -> Result<(), Usage> {
+    let is_given = |name: &str| given.iter().any(|(parameter, _)| parameter.name == name);
+    let clash = given
+        .iter()
+        .find_map(|(parameter, _)| Some((parameter.name, parameter.excludes.filter(|name| is_given(name))?)));
+    clash.map_or(Ok(()), |(one, other)| Err(Usage(format!("--{one} and --{other} exclude each other"))))
+}
+
+pub(super) fn as_spec(given: &[(&Parameter, String)]) -> BTreeMap<String, String> {
     given.iter().map(|(parameter, value)| (parameter.name.to_owned(), value.clone())).collect()
 }
 

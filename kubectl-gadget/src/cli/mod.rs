@@ -7,6 +7,7 @@ mod doctor;
 mod explain;
 mod gadget;
 mod list;
+mod profile;
 mod recording;
 mod run;
 mod sample;

@@ -60,27 +60,10 @@ impl SampleArgs {
         if self.by.is_empty() {
             return Ok(usual);
         }
-        let mut columns = vec![TIME.to_owned()];
-        let add = |columns: &mut Vec<String>, name: &str| {
-            if !columns.iter().any(|column| column == name) {
-                columns.push(name.to_owned());
-            }
-        };
-        for name in &self.by {
-            check(gadget, name)?;
-            if sampled.measures.contains(&name.as_str()) || name == TIME {
-                return Err(Usage(format!("--by {name}: rows cannot be told apart by what is added up")).into());
-            }
-            // Names mean something within others only.
-            let within: &[&str] = match name.as_str() {
-                "pod" | "owner" => &["namespace"],
-                "container" => &["namespace", "pod"],
-                _ => &[],
-            };
-            within.iter().chain([&name.as_str()]).for_each(|name| add(&mut columns, name));
-        }
-        gadget.columns.iter().filter(|name| sampled.measures.contains(name)).for_each(|name| add(&mut columns, name));
-        Ok(Columns(columns))
+        let keys = told_apart_by(gadget, sampled.measures, &self.by)?;
+        let measures =
+            gadget.columns.iter().filter(|name| sampled.measures.contains(name)).map(|name| (*name).to_owned());
+        Ok(Columns([TIME.to_owned()].into_iter().chain(keys).chain(measures).collect()))
     }
 
     /// What is added up. Rows are told apart by what is shown, or by everything if `shown` is not given.
@@ -109,6 +92,32 @@ impl SampleArgs {
         }
         Ok(Plan { interval: self.interval, keys, measures, order, most: self.rows.map(NonZeroUsize::get) })
     }
+}
+
+/// The columns of `--by`, and those within which they mean something.
+///
+/// # Errors
+/// If one is none, or is added up itself.
+pub(super) fn told_apart_by(gadget: &Gadget, measures: &[&str], by: &[String]) -> anyhow::Result<Vec<String>> {
+    let mut columns: Vec<String> = Vec::new();
+    for name in by {
+        check(gadget, name)?;
+        if measures.contains(&name.as_str()) || name == TIME {
+            return Err(Usage(format!("--by {name}: rows cannot be told apart by what is added up")).into());
+        }
+        // Names mean something within others only.
+        let within: &[&str] = match name.as_str() {
+            "pod" | "owner" => &["namespace"],
+            "container" => &["namespace", "pod"],
+            _ => &[],
+        };
+        for name in within.iter().chain([&name.as_str()]) {
+            if !columns.iter().any(|column| column == name) {
+                columns.push((*name).to_owned());
+            }
+        }
+    }
+    Ok(columns)
 }
 
 /// Fails if a gadget has no such column.

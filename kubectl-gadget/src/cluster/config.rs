@@ -137,7 +137,9 @@ fn choose(kubeconfig: &Kubeconfig, args: &ClusterArgs, files: &Files) -> anyhow:
         let known = kubeconfig.clusters.iter().map(|cluster| &*cluster.name);
         return Err(unknown("cluster", cluster, known, files));
     }
-    let user = args.user.as_ref().or(context.and_then(|context| context.user.as_ref())).filter(|name| !name.is_empty());
+    let is_given = |name: &&String| !name.is_empty();
+    let user = args.user.as_ref().filter(is_given).or(context.and_then(|context| context.user.as_ref()));
+    let user = user.filter(is_given);
     if let Some(user) = user
         && !kubeconfig.auth_infos.iter().any(|known| known.name == *user)
     {

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::context::Context;
 use crate::peers::{Identity, Peer, Traits};
+use crate::profile::frame::Frame;
 
 /// Stands for what does not exist.
 pub(super) const NOTHING: &str = "-";
@@ -45,6 +46,14 @@ pub(super) fn add_cell(
                 Some(frames) => frames.iter().for_each(|frame| {
                     line.push(NEXT_FRAME);
                     format::escape(frame.as_bytes(), line);
+                }),
+                None => line.push_str(NOTHING),
+            },
+            Some((Value::Unsigned(number), field)) if field.kind == Kind::UserStack => match context.user_stack(number)
+            {
+                Some(stack) => context.frames(stack).for_each(|frame| {
+                    line.push(NEXT_FRAME);
+                    format::escape(Frame::of_program(frame).title().as_bytes(), line);
                 }),
                 None => line.push_str(NOTHING),
             },
@@ -90,6 +99,20 @@ pub(super) fn add_value(context: &Context, value: &Value<'_>, field: &Field, out
         }
         (None, Value::Unsigned(number)) if field.kind == Kind::KernelStack => {
             format::member(&field.name, "", &context.stack(*number), out);
+        }
+        (None, Value::Unsigned(number)) if field.kind == Kind::UserStack => {
+            let stack = context.user_stack(*number);
+            let frames: Option<Vec<_>> = stack.map(|stack| context.frames(stack).collect());
+            format::member(&field.name, "", &frames, out);
+            if stack.is_some_and(|stack| stack.cut) {
+                format::member(&field.name, "_truncated", &true, out);
+            }
+            if stack.is_some_and(|stack| stack.short) {
+                format::member(&field.name, "_short", &true, out);
+            }
+            if let Some(problem) = stack.and_then(|stack| stack.problem.as_ref()) {
+                format::member(&field.name, "_problem", problem, out);
+            }
         }
         (None, Value::Arguments(given)) if let Some(signature) = context.signature(given.number) => {
             format::member(&field.name, "", &signature.json(given), out);

@@ -9,10 +9,13 @@ use gadgets::call::Signature;
 use gadgets::capture::CALLS;
 use gadgets::record::Record;
 use gadgets::schema::{Schema, Stream};
-use gadgets::wire::{CgroupEntry, Clock, Dictionary, Heartbeat, Hello, Loss, Node, Stage};
+use gadgets::wire::{CgroupEntry, Clock, Dictionary, Heartbeat, Hello, Loss, Node, StackFrame, Stage, UserStackEntry};
 
 use super::now;
 use crate::peers::{Identity, Peers};
+
+/// Stacks of programs that are known at once, and frames of them; of more there is nothing to show.
+const STACKS: usize = 1 << 20;
 
 /// What is known of a node's stream.
 pub(super) struct Context {
@@ -23,6 +26,9 @@ pub(super) struct Context {
     pub(super) schema: Option<Schema>,
     cgroups: HashMap<u64, Owner>,
     stacks: HashMap<u64, Vec<String>>,
+    user_stacks: HashMap<u64, UserStackEntry>,
+    /// What these consist of.
+    frames: HashMap<u64, StackFrame>,
     /// By their numbers.
     signatures: HashMap<u32, Signature>,
     nobody: Owner,
@@ -53,6 +59,8 @@ impl Context {
             schema: None,
             cgroups: HashMap::new(),
             stacks: HashMap::new(),
+            user_stacks: HashMap::new(),
+            frames: HashMap::new(),
             signatures: HashMap::new(),
             nobody: Owner::default(),
             peers,
@@ -71,6 +79,8 @@ impl Context {
         }
         self.cgroups.clear();
         self.stacks.clear();
+        self.user_stacks.clear();
+        self.frames.clear();
         self.signatures.clear();
         self.nobody = Owner::default();
     }
@@ -88,6 +98,11 @@ impl Context {
         dictionary.gone.iter().for_each(|id| _ = self.cgroups.remove(id));
         self.cgroups.extend(dictionary.cgroups.into_iter().map(|entry| (entry.cgroup, entry.into())));
         self.stacks.extend(dictionary.stacks.into_iter().map(|stack| (stack.number, stack.frames)));
+        let room = STACKS.saturating_sub(self.frames.len());
+        self.frames.extend(dictionary.frames.into_iter().take(room).map(|entry| (entry.id, entry.frame)));
+        let room = STACKS.saturating_sub(self.user_stacks.len());
+        let user_stacks = dictionary.user_stacks.into_iter().take(room);
+        self.user_stacks.extend(user_stacks.map(|stack| (stack.number, stack)));
         let signatures = dictionary.syscalls.into_iter().filter(|call| call.number < CALLS).filter_map(Signature::new);
         self.signatures.extend(signatures.map(|signature| (signature.number(), signature)));
     }
@@ -112,6 +127,25 @@ impl Context {
     /// The frames of a stack, innermost first, if it is known.
     pub(super) fn stack(&self, number: u64) -> Option<&[String]> {
         self.stacks.get(&number).map(Vec::as_slice).filter(|frames| !frames.is_empty())
+    }
+
+    /// A program's stack, if it is known.
+    pub(super) fn user_stack(&self, number: u64) -> Option<&UserStackEntry> {
+        self.user_stacks.get(&number)
+    }
+
+    /// The frames of a program's stack, innermost first. Of one that the agent has not told of nothing is known.
+    pub(super) fn frames(&self, stack: &UserStackEntry) -> impl ExactSizeIterator<Item = &StackFrame> {
+        static UNKNOWN: StackFrame = StackFrame {
+            function: None,
+            module: None,
+            offset: None,
+            file: None,
+            line: None,
+            inlined: false,
+            jit: false,
+        };
+        stack.frames.iter().map(|id| self.frames.get(id).unwrap_or(&UNKNOWN))
     }
 
     /// What a system call is given, if that is known.

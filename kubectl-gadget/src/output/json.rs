@@ -13,7 +13,8 @@ use serde_json::json;
 use super::cell::add_value;
 use super::context::Context;
 use super::sums::Sample;
-use super::{Form, Hole, LostFrom, Totals, summary};
+use super::totals::{LostFrom, summary};
+use super::{Form, Hole, Totals};
 use crate::notice::notice;
 use crate::peers::Identity;
 

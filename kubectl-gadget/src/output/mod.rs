@@ -4,12 +4,13 @@ mod cell;
 pub(crate) mod columns;
 mod context;
 mod json;
+pub(crate) mod profiling;
 mod report;
 pub(crate) mod screen;
 pub(crate) mod sums;
 mod table;
+mod totals;
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -31,10 +32,13 @@ use crate::run::merge::{Merge, Next};
 use columns::Columns;
 use context::Context;
 use json::Json;
+use profiling::{Profiling, Wanted};
 use report::Report;
 use screen::Screen;
 use sums::{Sample, Sums};
 use table::Table;
+pub(crate) use totals::Totals;
+use totals::{summary, whose};
 
 /// The forms of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -108,58 +112,6 @@ trait Form {
     }
 }
 
-/// Kinds of loss that are told apart in the end, about.
-const MAX_LOSSES: usize = 1000;
-
-/// Where events were lost, and whose they were, in the order of their way.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct LostFrom {
-    stage: Stage,
-    node: String,
-    namespace: Option<String>,
-    pod: Option<String>,
-    reason: String,
-}
-
-/// The sums of a run.
-#[derive(Default)]
-pub(crate) struct Totals {
-    /// Events printed.
-    pub(crate) events: u64,
-    /// Events lost.
-    pub(crate) lost: u64,
-    /// The same by where and whose.
-    losses: BTreeMap<LostFrom, u64>,
-    pub(crate) gaps: u64,
-    /// Names of nodes whose streams began.
-    nodes: Vec<String>,
-    /// Which stream broke off and did not come back, and why.
-    pub(crate) broken: Option<String>,
-    /// Why something is missing that was not told as lost.
-    pub(crate) incomplete: Option<String>,
-    /// A check found something that would not be let through.
-    pub(crate) is_refused: bool,
-}
-
-impl Totals {
-    /// Whether all has come that was sent, but for what was told as lost.
-    fn complete(&self) -> bool {
-        self.broken.is_none() && self.incomplete.is_none()
-    }
-
-    fn count(&mut self, node: &str, loss: &Loss) {
-        let Loss { stage, reason, namespace, pod, count, .. } = loss.clone();
-        let mut from = LostFrom { stage, node: node.to_owned(), namespace, pod, reason };
-        if self.losses.len() >= MAX_LOSSES && !self.losses.contains_key(&from) {
-            from = LostFrom { namespace: None, pod: None, reason: "further reasons and pods".into(), ..from };
-        }
-        // An agent may say any number.
-        self.lost = self.lost.saturating_add(count);
-        let sum = self.losses.entry(from).or_default();
-        *sum = sum.saturating_add(count);
-    }
-}
-
 /// The stream of one node.
 struct Stream {
     context: Context,
@@ -206,6 +158,16 @@ impl Output {
             (Format::Screen, Some(sums)) => Box::new(Screen::new(gadget, columns, Arc::clone(&quit), sums.order())),
             (Format::Table | Format::Screen, _) => Box::new(Table::new(columns)),
         };
+        Self::of(form, sums, quit)
+    }
+
+    /// One that shows at the end where time went.
+    pub(crate) fn profile(wanted: Wanted) -> Self {
+        let quit = Arc::<Notify>::default();
+        Self::of(Box::new(Profiling::new(wanted, Arc::clone(&quit))), None, quit)
+    }
+
+    fn of(form: Box<dyn Form + Send>, sums: Option<Sums>, quit: Arc<Notify>) -> Self {
         Self {
             form,
             sums,
@@ -450,49 +412,4 @@ impl Output {
 fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.ok().and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or_default()
-}
-
-/// Lines of a summary that say where events were lost.
-const LOSSES: usize = 10;
-
-/// The sums, in words: a line, and one for each place where events were lost.
-fn summary(totals: &Totals) -> Vec<String> {
-    let mut at: BTreeMap<Stage, u64> = BTreeMap::new();
-    for (from, count) in &totals.losses {
-        let sum = at.entry(from.stage).or_default();
-        *sum = sum.saturating_add(*count);
-    }
-    let lost: Vec<String> = at.iter().map(|(stage, count)| format!("{count} in the {stage}")).collect();
-    let lost =
-        if lost.is_empty() { "none lost".to_owned() } else { format!("{} lost: {}", totals.lost, lost.join(", ")) };
-    let gaps = match totals.gaps {
-        0 => String::new(),
-        1 => ", 1 gap".to_owned(),
-        gaps => format!(", {gaps} gaps"),
-    };
-    let nodes = match totals.nodes.len() {
-        0 | 1 => String::new(),
-        nodes => format!(" of {nodes} nodes"),
-    };
-    let mut lines = vec![format!("{} events{nodes}, {lost}{gaps}", totals.events)];
-    let mut losses: Vec<_> = totals.losses.iter().collect();
-    losses.sort_by_key(|(_, count)| Reverse(**count));
-    for (from, count) in losses.iter().take(LOSSES) {
-        let LostFrom { stage, node, reason, .. } = from;
-        let whose = whose(&from.namespace, &from.pod);
-        lines.push(format!("  {count}{whose} on {node}, in the {stage}: {reason}"));
-    }
-    if losses.len() > LOSSES {
-        lines.push(format!("  and from {} more: see -o json", losses.len() - LOSSES));
-    }
-    lines
-}
-
-/// A pod, in words behind a number.
-fn whose(namespace: &Option<String>, pod: &Option<String>) -> String {
-    match (namespace, pod) {
-        (Some(namespace), Some(pod)) => format!(" of {namespace}/{pod}"),
-        (None, Some(pod)) => format!(" of {pod}"),
-        _ => String::new(),
-    }
 }

@@ -26,7 +26,8 @@ use tokio::sync::Notify;
 use super::cell::NOTHING;
 use super::columns::Columns;
 use super::sums::{Order, Row, Sample};
-use super::{Form, Totals, summary};
+use super::totals::summary;
+use super::{Form, Totals};
 use crate::notice::notice;
 
 /// How often the keys are looked at, and what has changed is drawn.
@@ -89,6 +90,13 @@ impl Screen {
         Self { quit, terminal: None, view, events: None, due: Instant::now(), is_stale: true, said: VecDeque::new() }
     }
 
+    /// Gives the terminal back, and repeats what was said on it.
+    pub(super) fn close(&mut self) {
+        self.terminal = None;
+        leave();
+        self.said.drain(..).for_each(|text| notice(&text));
+    }
+
     fn draw(&mut self) -> io::Result<()> {
         let Self { terminal, view, .. } = self;
         terminal.as_mut().map_or(Ok(()), |terminal| terminal.draw(|frame| view.draw(frame)).map(drop))
@@ -114,9 +122,7 @@ impl Form for Screen {
     }
 
     fn end(&mut self, totals: &Totals, _: &mut dyn Write) -> io::Result<()> {
-        self.terminal = None;
-        leave();
-        self.said.iter().for_each(|text| notice(text));
+        self.close();
         summary(totals).iter().for_each(|line| notice(line));
         Ok(())
     }
@@ -252,7 +258,10 @@ impl View {
         };
         let mut first = vec![Span::from(self.gadget).bold()];
         let nodes = if self.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", self.nodes) };
-        let interval = humantime::format_duration(sample.plan.interval);
+        let when = match &sample.whole {
+            Some(_) => "since the start".to_owned(),
+            None => format!("every {}", humantime::format_duration(sample.plan.interval)),
+        };
         let rows = sample.rows.len();
         let visible = rows.saturating_sub(self.top).min(shown);
         let range = if visible < rows {
@@ -260,11 +269,11 @@ impl View {
         } else {
             format!("{rows} rows")
         };
-        first.push(Span::from(format!("  {}  every {interval}  {nodes}  {range}", self.time.of(sample.time))));
+        first.push(Span::from(format!("  {}  {when}  {nodes}  {range}", self.time.of(sample.time))));
         if self.is_paused {
             first.push(Span::from("  PAUSED").bold().yellow());
         }
-        let mut second = Vec::new();
+        let mut second: Vec<Span<'_>> = sample.whole.iter().map(|whole| format!("{}   ", whole.said).into()).collect();
         for (measure, total) in sample.plan.measures.iter().zip(&sample.totals) {
             second.push(Span::from(format!("{} ", measure.name)).dim());
             second.push(Span::from(format!("{}   ", quantity(*total, measure.kind))));
@@ -348,13 +357,21 @@ fn title(name: &str, order: &Order) -> String {
 
 fn cell(sample: &Sample, row: &Row, name: &str, time: &mut TimeFormat) -> String {
     match sample.sum(row, name) {
-        Some((sum, field)) => quantity(sum, field.kind),
+        Some((sum, field)) => match &sample.whole {
+            Some(whole) => format!("{:.1}%", share(sum, whole.sum)),
+            None => quantity(sum, field.kind),
+        },
         None => {
             let mut line = String::new();
             sample.add_cell(row, name, time, &mut line);
             line
         }
     }
+}
+
+/// In percent.
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
 }
 
 /// A sum as people read it at a glance.

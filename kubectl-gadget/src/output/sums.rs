@@ -63,12 +63,21 @@ pub(super) struct Sample {
     pub(super) rows: Vec<Row>,
     /// Of all rows, also of those that are not shown.
     pub(super) totals: Vec<u64>,
+    /// If what is added up is shown as its share of something: of what.
+    pub(super) whole: Option<Whole>,
+}
+
+/// What sums are shares of.
+pub(super) struct Whole {
+    pub(super) sum: u64,
+    /// In words.
+    pub(super) said: String,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Row {
     /// Of the keys.
-    cells: Vec<String>,
+    pub(super) cells: Vec<String>,
     /// The same as members of a JSON object, each behind a comma.
     pub(super) json: Vec<u8>,
     /// Of the measures.
@@ -161,7 +170,7 @@ impl Sums {
         for row in &rows {
             totals.iter_mut().zip(&row.sums).for_each(|(total, sum)| *total = u64::saturating_add(*total, *sum));
         }
-        let mut sample = Sample { time, plan: self.plan.clone(), rows, totals };
+        let mut sample = Sample { time, plan: self.plan.clone(), rows, totals, whole: None };
         sample.sort(&self.plan.order);
         sample.rows.truncate(self.plan.most.unwrap_or(usize::MAX));
         sample
@@ -226,12 +235,12 @@ pub(super) mod tests {
     /// A sample of rows with a pid, a comm, and bytes that were sent.
     pub(in crate::output) fn sample(rows: &[(&str, &str, u64)]) -> Sample {
         let rows = rows.iter().map(|(pid, comm, sent)| row(pid, comm, [*sent, 0, 0])).collect();
-        Sample { time: 0, plan: plan(Order::default()), rows, totals: vec![0; 3] }
+        Sample { time: 0, plan: plan(Order::default()), rows, totals: vec![0; 3], whole: None }
     }
 
     fn sorted(order: Order) -> Vec<String> {
         let rows = vec![row("10", "b", [1, 9, 0]), row("9", "c", [7, 1, 5]), row("100", "a", [3, 3, 9])];
-        let mut sample = Sample { time: 0, plan: plan(order.clone()), rows, totals: Vec::new() };
+        let mut sample = Sample { time: 0, plan: plan(order.clone()), rows, totals: Vec::new(), whole: None };
         sample.sort(&order);
         sample.rows.into_iter().map(|row| row.cells[0].clone()).collect()
     }

@@ -12,6 +12,7 @@ pub mod families;
 mod flows;
 mod forksnoop;
 mod opensnoop;
+pub mod profile;
 mod snapshot_file;
 mod snapshot_process;
 mod snapshot_socket;
@@ -73,13 +74,14 @@ struct Storm {
 }
 
 /// One for every gadget.
-pub static SCENARIOS: [&Scenario; 14] = [
+pub static SCENARIOS: [&Scenario; 15] = [
     &bindsnoop::BINDSNOOP,
     &capabilities::CAPABILITIES,
     &execsnoop::EXECSNOOP,
     &flows::FLOWS,
     &forksnoop::FORKSNOOP,
     &opensnoop::OPENSNOOP,
+    &profile::PROFILE,
     &snapshot_file::SNAPSHOT_FILE,
     &snapshot_process::SNAPSHOT_PROCESS,
     &snapshot_socket::SNAPSHOT_SOCKET,
@@ -208,12 +210,17 @@ impl Attempt {
 
 /// Puts the workload where containers find it, and returns its path there.
 fn provide_workload(containers: &dyn Containers) -> String {
+    provide(containers, "workload")
+}
+
+/// The same of any program of `make test-binaries`.
+fn provide(containers: &dyn Containers, program: &str) -> String {
     // A file that is being executed cannot be written.
-    let name = format!("workload-{}", std::process::id());
+    let name = format!("{program}-{}", std::process::id());
     let place = containers.shared_folder().join(&name);
     if !place.exists() {
         let new = place.with_extension(format!("{:?}", std::thread::current().id()));
-        fs::copy(dist("workload"), &new).unwrap();
+        fs::copy(dist(program), &new).unwrap();
         fs::rename(new, place).unwrap();
     }
     format!("/tmp/{name}")

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * profile: what threads do, by samples of the processors; or what they wait for, by when they leave a processor and come back.
+ */
+#include "compat.h"
+#include "filter.h"
+#include "state.h"
+#include "user_stack.h"
+
+const volatile __u32 gadget_frequency = 49;    /* samples of each processor in a second */
+const volatile __u64 gadget_tick_ns = 4000000; /* how long the kernel's tick is; set by the agent */
+const volatile bool gadget_wants_idle = false;
+
+/* One of these stacks only. */
+const volatile bool user_only = false;
+const volatile bool kernel_only = false;
+
+/* Not what runs but what waits. */
+const volatile bool off_cpu = false;
+
+enum activity {
+	running = 0,
+	idle = 1,
+	sleeping = 2,
+	uninterruptible = 3,
+	preempted = 4,
+};
+
+struct sample {
+	struct gadget_header header;
+	gadget_user_stack user_stack GADGET_DOC("functions of the program, innermost first");
+	gadget_kernel_stack kernel_stack GADGET_DOC("functions of the kernel, innermost first");
+	__u64 samples GADGET_DOC("how many samples were like this; with --off-cpu, how many times it waited");
+	gadget_span spent GADGET_DOC("time that they stand for; with --off-cpu, how long it waited");
+	gadget_pid pid GADGET_DOC("process id");
+	gadget_uid uid GADGET_DOC("user id");
+	char comm[TASK_COMM_LEN] GADGET_DOC("name of the thread");
+	enum activity activity GADGET_DOC("what it does: it runs, or, with --off-cpu, sleeps, waits for what nothing interrupts, or for a processor");
+};
+
+GADGET_STREAM(events, struct sample, 0);
+
+static __always_inline __u64 period_ns(void)
+{
+	return 1000000000ull / gadget_frequency;
+}
+
+/* What is known of the current task, its stacks included. */
+static __always_inline void describe(struct sample *sample, void *ctx, struct task_struct *task)
+{
+	sample->pid = task_pid(task);
+	sample->uid = task_uid(task);
+	read_task_comm(sample->comm, task);
+	sample->user_stack = kernel_only || !sample->pid ? GADGET_STACK_NONE : user_stack(ctx, sample->pid);
+	sample->kernel_stack = user_only ? GADGET_STACK_NONE : kernel_stack(ctx);
+}
+
+/* ---- What runs. ---- */
+
+static __always_inline void take_samples(void *ctx, __u64 count)
+{
+	struct task_struct *task = current_task();
+	struct sample sample = {};
+
+	if (!gadget_wanted(&sample.header, 0, task))
+		return;
+	describe(&sample, ctx, task);
+	sample.activity = sample.pid ? running : idle;
+	sample.samples = count;
+	sample.spent = count * period_ns();
+	gadget_send(&events, &sample.header, sizeof(sample));
+}
+
+/* On each processor at this frequency; when it is idle only if that is wanted. */
+SEC("perf_event")
+int clock_strikes(void *ctx)
+{
+	take_samples(ctx, 1);
+	return 0;
+}
+
+/* How much time has passed on a processor, in ticks, that no sample stands for. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} unsampled SEC(".maps");
+
+/* The text that the kernel calls it by, once it was seen: texts are compared by where they are. */
+const char *tick_text = NULL;
+
+static __always_inline bool is_tick(const char *text)
+{
+	char begin[] = "Start scheduler", seen[sizeof(begin)] = {};
+	__u32 i;
+
+	if (tick_text)
+		return text == tick_text;
+	bpf_probe_read_kernel_str(seen, sizeof(seen), text);
+	for (i = 0; i < sizeof(begin); i++)
+		if (seen[i] != begin[i])
+			return false;
+	tick_text = text;
+	return true;
+}
+
+/*
+ * The scheduler's tick, which comes in an interrupt, where perf events are not to be had. Its frequency is the kernel's: a sample is taken
+ * when as much time has passed as it stands for, or several at once. Idle processors have none.
+ */
+SEC("tp_btf/rcu_utilization")
+int BPF_PROG(processor_ticks, const char *text)
+{
+	__u64 *passed, count;
+	__u32 zero = 0;
+
+	if (!is_tick(text))
+		return 0;
+	passed = bpf_map_lookup_elem(&unsampled, &zero);
+	if (!passed)
+		return 0;
+	*passed += gadget_tick_ns;
+	if (*passed < period_ns())
+		return 0;
+	count = *passed / period_ns();
+	*passed -= count * period_ns();
+	if (gadget_wants_idle || task_pid(current_task()))
+		take_samples(ctx, count);
+	return 0;
+}
+
+/* ---- What waits. ---- */
+
+struct wait {
+	struct sample sample;
+	__u64 begin;
+	__u64 told; /* how much of it was told of; by who samples alone */
+};
+
+/* By thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); /* set by the agent */
+	__type(key, __u32);
+	__type(value, struct wait);
+} waits SEC(".maps");
+
+static __always_inline enum activity activity_of(struct task_struct *task)
+{
+	const __u32 interruptible = 0x1, uninterruptible_state = 0x2, no_load = 0x400;
+	__u32 state = task_run_state(task);
+
+	if (!(state & (interruptible | uninterruptible_state)))
+		return preempted;
+	/* Threads of the kernel that have nothing to do are called uninterruptible, too. */
+	return state & uninterruptible_state && !(state & no_load) ? uninterruptible : sleeping;
+}
+
+static __always_inline void wait_begins(void *ctx, struct task_struct *task)
+{
+	struct wait wait = {};
+	__u32 tid = task_tid(task);
+
+	/* Of the idle ones each processor has its own, and those that end never come back. */
+	if (!tid || BPF_CORE_READ(task, exit_state) || !gadget_wanted(&wait.sample.header, 0, task))
+		return;
+	describe(&wait.sample, ctx, task);
+	wait.sample.activity = activity_of(task);
+	wait.sample.samples = 1;
+	wait.begin = wait.sample.header.time;
+	if (bpf_map_update_elem(&waits, &tid, &wait, BPF_ANY))
+		gadget_count_unkept(wait.sample.header.slot);
+}
+
+static __always_inline void wait_ends(struct task_struct *task)
+{
+	__u32 tid = task_tid(task);
+	struct wait *wait;
+	struct sample sample;
+
+	wait = bpf_map_lookup_elem(&waits, &tid);
+	if (!wait)
+		return;
+	sample = wait->sample;
+	sample.header.time = bpf_ktime_get_boot_ns();
+	sample.spent = sample.header.time - wait->begin - wait->told;
+	bpf_map_delete_elem(&waits, &tid);
+	if (slot_wanted(sample.header.slot))
+		gadget_send(&events, &sample.header, sizeof(sample));
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(task_switches, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	wait_ends(next);
+	wait_begins(ctx, current_task());
+	return 0;
+}
+
+/* Those that wait when it begins: nobody knows their programs' stacks. */
+SEC("iter/task")
+int find_waits(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct gadget_stack_buffer *buffer;
+	struct wait wait = {};
+	bool is_new;
+	__u32 tid;
+	long size;
+
+	if (!task || !is_asleep(task) || BPF_CORE_READ(task, exit_state))
+		return 0;
+	tid = task->pid;
+	wait.sample.pid = task->tgid;
+	wait.sample.uid = BPF_CORE_READ(task, cred, uid.val);
+	BPF_CORE_READ_STR_INTO(&wait.sample.comm, task, comm);
+	if (!known_task_wanted(wait.sample.pid, wait.sample.uid, wait.sample.comm))
+		return 0;
+	wait.sample.header.cgroup = task_cgroup(task);
+	wait.sample.header.slot = slot_of(wait.sample.header.cgroup, &is_new);
+	wait.sample.activity = activity_of(task);
+	wait.sample.samples = 1;
+	wait.begin = bpf_ktime_get_boot_ns();
+	buffer = user_only ? NULL : take_stack_buffer();
+	if (buffer) {
+		size = bpf_get_task_stack(task, buffer->stack.frames, sizeof(buffer->stack.frames), 0);
+		wait.sample.kernel_stack = kept_stack(&gadget_stacks, &buffer->stack, 0, size);
+		gadget_give_back(&buffer->users);
+	}
+	/* It may have come back meanwhile, and waits for something else. */
+	if (bpf_map_update_elem(&waits, &tid, &wait, BPF_NOEXIST) && !bpf_map_lookup_elem(&waits, &tid))
+		gadget_count_unkept(wait.sample.header.slot);
+	return 0;
+}
+
+/* Those that go on: so far. Should one end at this very moment, what is told here may be told twice. */
+SEC("iter/bpf_map_elem")
+int sample_waits(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct wait *wait = ctx->value;
+	struct sample sample;
+	__u64 told;
+
+	if (!wait || !slot_wanted(wait->sample.header.slot))
+		return 0;
+	sample = wait->sample;
+	told = wait->told;
+	sample.header.time = bpf_ktime_get_boot_ns();
+	sample.header.size = sizeof(sample);
+	sample.spent = sample.header.time - wait->begin - told;
+	wait->told = told + sample.spent;
+	/* It is one wait, however often it is told of. */
+	wait->sample.samples = 0;
+	if (bpf_seq_write(ctx->meta->seq, &sample, sizeof(sample))) {
+		wait->told = told;
+		wait->sample.samples = sample.samples;
+	}
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

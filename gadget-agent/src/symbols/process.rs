@@ -1,0 +1,209 @@
+//! A process whose stacks are named: what is mapped where, and the root that its paths begin at.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use gadgets::wire::StackFrame;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, fstat};
+
+use super::message::Source;
+
+/// Bytes of a process's list of mappings that are read: some 100 each.
+const MAPS: u64 = 16 << 20;
+const FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+/// Folders above a process's root that are gone through to find where its mounts begin.
+const DEEPEST: usize = 256;
+const GONE: &str = "the process had ended before its functions were looked up";
+
+pub(super) struct Process {
+    /// Where its own paths begin.
+    root: OwnedFd,
+    /// Where the paths of what it has mapped begin: that of its mount namespace.
+    files: OwnedFd,
+    /// Its id as it sees it itself.
+    own_pid: u32,
+    /// By where they begin.
+    mappings: Vec<Mapping>,
+}
+
+/// A part of a process's memory.
+#[derive(Debug, PartialEq, Eq)]
+struct Mapping {
+    begin: u64,
+    end: u64,
+    /// Where in the file it begins.
+    offset: u64,
+    device: String,
+    inode: u64,
+    /// The file's path; or as in `[vdso]`; empty if it is nobody's.
+    name: String,
+}
+
+/// Where an address lies.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Spot {
+    /// Where it is written what is there.
+    pub(super) source: Option<Source>,
+    /// The address as it is called there.
+    pub(super) address: u64,
+    /// Of a file.
+    module: Option<String>,
+}
+
+impl Process {
+    /// Looks at one, or says why that cannot be done.
+    pub(super) fn look_at(pid: u32) -> Result<Self, String> {
+        let gone = |_| GONE.to_owned();
+        let mut maps = Vec::new();
+        File::open(format!("/proc/{pid}/maps"))
+            .and_then(|file| file.take(MAPS).read_to_end(&mut maps))
+            .map_err(gone)?;
+        let mappings: Vec<_> = String::from_utf8_lossy(&maps).lines().filter_map(Mapping::parse).collect();
+        // One that is ending has none any more.
+        if mappings.is_empty() {
+            return Err(GONE.to_owned());
+        }
+        let refused = |error| format!("the agent may not look at the process's files: {error}");
+        let root = folder(&format!("/proc/{pid}/root")).map_err(refused)?;
+        let files = top(&root).map_err(refused)?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(gone)?;
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let own_pid = ids.and_then(|ids| ids.split_whitespace().last()?.parse().ok()).unwrap_or(pid);
+        Ok(Self { root, files, own_pid, mappings })
+    }
+
+    /// Where the paths of a source begin.
+    pub(super) fn root_of(&self, source: &Source) -> BorrowedFd<'_> {
+        match source {
+            Source::File { .. } => self.files.as_fd(),
+            Source::PerfMap { .. } => self.root.as_fd(),
+        }
+    }
+
+    /// Where an address of its lies.
+    pub(super) fn spot(&self, address: u64) -> Spot {
+        let after = self.mappings.partition_point(|mapping| mapping.begin <= address);
+        let mapping = after.checked_sub(1).map(|at| &self.mappings[at]).filter(|mapping| address < mapping.end);
+        let Some(mapping) = mapping else { return Spot::default() };
+        let Mapping { begin, offset, device, inode, name, .. } = mapping;
+        let in_file = address - begin + offset;
+        if mapping.is_of_file() {
+            let source = Source::File { path: name.clone(), device: device.clone(), inode: *inode };
+            Spot { source: Some(source), address: in_file, module: Some(name.clone()) }
+        } else if name.starts_with('[') && !name.starts_with("[anon") && name != "[heap]" {
+            // The kernel's own, or a stack.
+            Spot { source: None, address: in_file, module: Some(name.clone()) }
+        } else {
+            Spot { source: Some(Source::PerfMap { pid: self.own_pid }), address, module: None }
+        }
+    }
+}
+
+fn folder(path: &str) -> io::Result<OwnedFd> {
+    Ok(open(path, FOLDER, Mode::empty())?)
+}
+
+/// The root of the mounts that a folder is in: what paths in `/proc/PID/maps` begin at, also those of a process that has changed its own root.
+fn top(folder: &OwnedFd) -> io::Result<OwnedFd> {
+    let identity = |folder: &OwnedFd| fstat(folder).map(|status| (status.st_dev, status.st_ino));
+    let mut here = folder.try_clone()?;
+    for _ in 0..DEEPEST {
+        let above = openat(&here, "..", FOLDER, Mode::empty())?;
+        if identity(&above)? == identity(&here)? {
+            break;
+        }
+        here = above;
+    }
+    Ok(here)
+}
+
+impl Mapping {
+    /// A line of `/proc/PID/maps`, of what can be executed.
+    fn parse(line: &str) -> Option<Self> {
+        let mut rest = line;
+        let mut word = || {
+            let (word, after) = rest.trim_start().split_once(' ').unwrap_or((rest.trim_start(), ""));
+            rest = after;
+            word
+        };
+        let (begin, end) = word().split_once('-')?;
+        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+        let (begin, end) = (hex(begin)?, hex(end)?);
+        if !word().contains('x') {
+            return None;
+        }
+        let (offset, device, inode) = (hex(word())?, word().to_owned(), word().parse().ok()?);
+        Some(Self { begin, end, offset, device, inode, name: rest.trim_start().to_owned() })
+    }
+
+    /// Whether it is of a file that can still be found by its path.
+    fn is_of_file(&self) -> bool {
+        self.name.starts_with('/') && !self.name.starts_with("//") && !self.name.starts_with("/memfd:")
+    }
+}
+
+impl Spot {
+    /// The frames of it, given the names of functions that were found there.
+    pub(super) fn frames(&self, names: Vec<StackFrame>) -> Vec<StackFrame> {
+        let offset = self.module.is_some().then_some(self.address);
+        let jit = self.module.is_none() && !names.is_empty();
+        let here = |frame: StackFrame| StackFrame { module: self.module.clone(), offset, jit, ..frame };
+        if names.is_empty() { vec![here(StackFrame::default())] } else { names.into_iter().map(here).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAPS: &str = "\
+        55d0c0000000-55d0c0001000 r--p 00000000 00:2d 77 /app/hot\n\
+        55d0c0001000-55d0c0003000 r-xp 00001000 00:2d 77 /app/hot\n\
+        7f0000000000-7f0000001000 r-xp 00000000 00:2d 80 /lib/with a space.so (deleted)\n\
+        7f0000002000-7f0000003000 rwxp 00000000 00:00 0 \n\
+        7f0000004000-7f0000005000 r-xp 00000000 00:01 9 /memfd:jit (deleted)\n\
+        7ffc00000000-7ffc00001000 r-xp 00000000 00:00 0                          [vdso]\n";
+
+    fn process() -> Process {
+        let [root, files] = [folder("/").expect("a root"), folder("/").expect("a root")];
+        Process { root, files, own_pid: 5, mappings: MAPS.lines().filter_map(Mapping::parse).collect() }
+    }
+
+    #[test]
+    fn addresses_lie_in_files_or_in_what_was_made() {
+        let process = process();
+        let file = |path: &str, inode| Some(Source::File { path: path.into(), device: "00:2d".into(), inode });
+        let spot = process.spot(0x55d0_c000_1234);
+        assert_eq!((spot.source, spot.address), (file("/app/hot", 77), 0x1234));
+        assert_eq!(process.spot(0x7f00_0000_0010).source, file("/lib/with a space.so (deleted)", 80));
+        for made in [0x7f00_0000_2010, 0x7f00_0000_4010] {
+            let spot = process.spot(made);
+            assert_eq!((spot.source, spot.address), (Some(Source::PerfMap { pid: 5 }), made));
+        }
+        assert_eq!(process.spot(0x7ffc_0000_0001).module.as_deref(), Some("[vdso]"));
+        // What cannot be executed is no code.
+        assert_eq!(process.spot(0x55d0_c000_0010), Spot::default());
+        assert_eq!(process.spot(1), Spot::default());
+    }
+
+    #[test]
+    fn mounts_begin_above_a_folder() {
+        let identity =
+            |folder: &OwnedFd| fstat(folder).map(|status| (status.st_dev, status.st_ino)).expect("its status");
+        let found = top(&folder("/proc/self/fd").expect("a folder")).expect("the top");
+        assert_eq!(identity(&found), identity(&folder("/").expect("the root")));
+    }
+
+    #[test]
+    fn what_has_no_name_is_an_offset() {
+        let spot = process().spot(0x55d0_c000_1234);
+        let frames = spot.frames(Vec::new());
+        assert_eq!((frames[0].module.as_deref(), frames[0].offset), (Some("/app/hot"), Some(0x1234)));
+        let named = |name: &str| StackFrame { function: Some(name.into()), ..StackFrame::default() };
+        let frames = spot.frames(vec![named("inner"), named("outer")]);
+        assert_eq!(frames.len(), 2);
+        assert!(frames.iter().all(|frame| frame.module.is_some() && !frame.jit));
+    }
+}

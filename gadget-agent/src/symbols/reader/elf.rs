@@ -1,0 +1,149 @@
+//! Names of functions in programs and libraries.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use blazesym::symbolize::source::{self, Source};
+use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
+use gadgets::wire::StackFrame;
+use object::{Object as _, ObjectSegment as _, ReadCache};
+
+use super::debug_file::DebugLink;
+use super::open::{open, path_of};
+use super::shortened;
+
+/// Files that are kept for the next question; beyond that all are forgotten.
+const MOST: usize = 128;
+/// Functions that are told in the place of one.
+const INLINED: usize = 32;
+
+/// The files that were asked about.
+#[derive(Default)]
+pub(super) struct Files {
+    known: HashMap<Identity, Elf>,
+    /// With lines, and without.
+    symbolizers: [Option<Symbolizer>; 2],
+}
+
+/// What a file is known by, whatever its path.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+/// A program or library.
+struct Elf {
+    segments: Vec<Segment>,
+    /// What its symbols are read from.
+    symbols: PathBuf,
+    /// Open as long as that path is used.
+    _file: File,
+}
+
+/// A part of it that is mapped into memory.
+struct Segment {
+    offset: u64,
+    size: u64,
+    address: u64,
+}
+
+impl Files {
+    /// The functions at these offsets of a file.
+    pub(super) fn names(
+        &mut self,
+        root: &impl AsFd,
+        path: &str,
+        offsets: &[u64],
+        lines: bool,
+    ) -> anyhow::Result<Vec<Vec<StackFrame>>> {
+        let file = open(root, path)?;
+        let metadata = file.metadata()?;
+        let identity = Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        };
+        if self.known.len() >= MOST && !self.known.contains_key(&identity) {
+            *self = Self::default();
+        }
+        let Self { known, symbolizers } = self;
+        let elf = match known.entry(identity) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(Elf::of(root, path, file)?),
+        };
+        let symbolizer = symbolizers[usize::from(lines)].get_or_insert_with(|| symbolizer(lines));
+        Ok(elf.names(symbolizer, offsets, lines))
+    }
+}
+
+/// What reads symbols. It looks for nothing in other files: where these are is for the container's root to say, not for ours.
+fn symbolizer(lines: bool) -> Symbolizer {
+    let none: Option<[&str; 0]> = None;
+    Symbolizer::builder()
+        .enable_auto_reload(false)
+        .enable_code_info(lines)
+        .enable_inlined_fns(lines)
+        .set_debug_dirs(none)
+        .build()
+}
+
+impl Elf {
+    fn of(root: &impl AsFd, path: &str, file: File) -> anyhow::Result<Self> {
+        let cache = ReadCache::new(file.try_clone()?);
+        let parsed = object::File::parse(&cache).context("it is no ELF file")?;
+        let segment = |segment: object::Segment<'_, '_, _>| {
+            let (offset, size) = segment.file_range();
+            Segment { offset, size, address: segment.address() }
+        };
+        let segments = parsed.segments().map(segment).collect();
+        let is_whole = parsed.section_by_name(".debug_info").is_some();
+        let debug_file = if is_whole { None } else { DebugLink::of(&parsed).find(root, path) };
+        let file = debug_file.unwrap_or(file);
+        Ok(Self { segments, symbols: path_of(&file), _file: file })
+    }
+
+    fn names(&self, symbolizer: &Symbolizer, offsets: &[u64], lines: bool) -> Vec<Vec<StackFrame>> {
+        let source = Source::Elf(source::Elf { debug_syms: lines, ..source::Elf::new(&self.symbols) });
+        let name = |offset: &u64| {
+            let address = self.address(*offset)?;
+            let found = symbolizer.symbolize_single(&source, Input::VirtOffset(address)).ok()?;
+            found.into_sym().map(frames)
+        };
+        offsets.iter().map(|offset| name(offset).unwrap_or_default()).collect()
+    }
+
+    /// Where it is that programs call an offset of the file.
+    fn address(&self, offset: u64) -> Option<u64> {
+        let segment = self
+            .segments
+            .iter()
+            .find(|segment| offset.checked_sub(segment.offset).is_some_and(|inside| inside < segment.size))?;
+        segment.address.checked_add(offset - segment.offset)
+    }
+}
+
+/// The function at a place, and before it those that were put into it there.
+fn frames(symbol: Sym<'_>) -> Vec<StackFrame> {
+    let frame = |name: &str, code: Option<&CodeInfo<'_>>, inlined| StackFrame {
+        function: Some(shortened(name)),
+        file: code.map(|code| shortened(&code.to_path().to_string_lossy())),
+        line: code.and_then(|code| code.line),
+        inlined,
+        ..StackFrame::default()
+    };
+    let inlined = symbol
+        .inlined
+        .iter()
+        .rev()
+        .take(INLINED)
+        .map(|function| frame(&function.name, function.code_info.as_ref(), true));
+    inlined.chain([frame(&symbol.name, symbol.code_info.as_deref(), false)]).collect()
+}

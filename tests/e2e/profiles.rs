@@ -1,0 +1,291 @@
+//! Profiles of programs in four languages, whose hot functions are known, in every form; and of programs that mean harm.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::scenarios::profile::{assert_share, runs_in, sum};
+use tests::{Client, Daemon, Folder, Pod, Seen, client_command, dist, loads_programs, shared_folder, wait_for};
+
+/// What is enough to see a share of three quarters.
+const SAMPLES: u64 = 300;
+
+/// A program of `tests/profiled`: where its root file system is, and the command that runs it there.
+fn profiled(name: &str) -> (PathBuf, Vec<String>) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiled/build");
+    let output = Command::new(script).arg(name).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "cannot build {name}: {}", output.status);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let mut words = said.split_whitespace().skip(1).map(str::to_owned);
+    (words.next().unwrap().into(), words.collect())
+}
+
+/// A pod that runs one of them for ever.
+fn run(namespace: &str, name: &str) -> Pod {
+    let (root, command) = profiled(name);
+    let pod = Pod::new(namespace, name);
+    pod.run_from(&root, "app", &command.iter().map(String::as_str).collect::<Vec<_>>());
+    pod
+}
+
+fn samples(lines: &[Value], pod: &str) -> u64 {
+    let of_pod = |line: &&Value| line["type"] == "event" && line["pod"] == pod;
+    lines.iter().filter(of_pod).map(|line| line["samples"].as_u64().unwrap()).sum()
+}
+
+fn of_pod<'a>(seen: &'a Seen, pod: &str) -> Vec<&'a Value> {
+    seen.events().into_iter().filter(|event| event["pod"] == pod).collect()
+}
+
+/// A frame of some stack, by its function.
+fn frame<'a>(events: &[&'a Value], function: &str) -> &'a Value {
+    let frames = events.iter().filter_map(|event| event["user_stack"].as_array()).flatten();
+    frames.into_iter().find(|frame| frame["function"] == function).unwrap_or_else(|| panic!("no {function}"))
+}
+
+/// In the middle of a program of each language: how its functions are called, and where the line of one is.
+type Language = (&'static str, fn(&str) -> String, Option<&'static str>);
+
+const LANGUAGES: [Language; 4] = [
+    // Stripped, its names are in a file of their own.
+    ("c", |function| function.to_owned(), Some("hot.c")),
+    // Static.
+    ("rust", |function| format!("hot::{function}"), Some("hot.rs")),
+    ("go", |function| format!("main.{function}"), Some("hot.go")),
+    // Not in any file but the one that it writes.
+    ("python", |function| format!("py::{function}:/app/hot.py"), None),
+];
+
+#[test]
+fn hot_functions_of_four_languages() {
+    let _loads = loads_programs();
+    let _pods = LANGUAGES.map(|(name, ..)| run("languages", name));
+    let mut client = Client::start(&["profile", "-n", "languages", "--freq", "199"]);
+    let is_enough = |lines: &[Value]| LANGUAGES.iter().all(|(name, ..)| samples(lines, name) >= SAMPLES);
+    client.read_until_seen("enough samples of each", is_enough);
+    let seen = client.stop();
+    assert_eq!(seen.lost(), 0);
+    for (name, function, file) in LANGUAGES {
+        let events = of_pod(&seen, name);
+        assert_share(&events, function);
+        let heavy = frame(&events, &function("heavy"));
+        match file {
+            Some(file) => {
+                assert!(heavy["file"].as_str().is_some_and(|path| path.ends_with(file)), "{heavy}");
+                assert!(heavy["line"].as_u64().is_some() && heavy["module"] == "/app/hot", "{heavy}");
+            }
+            None => assert_eq!(heavy["jit"], true, "{heavy}"),
+        }
+    }
+    // What the compiler has put into another function.
+    let c = of_pod(&seen, "c");
+    assert_eq!(frame(&c, "inlined")["inlined"], true);
+    assert!(c.iter().filter(|event| runs_in(event, "inlined")).all(|event| runs_in(event, "spin")));
+}
+
+/// Writes a profile of a pod in some form into a file. Returns what was said beside it.
+fn written(folder: &Folder, file: &str, args: &[&str]) -> String {
+    let out = fs::File::create(folder.path(file)).unwrap();
+    let args = [&["profile", "--local", "--timeout", "3s", "--freq", "199"], args].concat();
+    let output = client_command("kubectl-gadget", &args).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
+    let output = output.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+/// The same program in each form that somebody else reads.
+#[test]
+fn forms_that_others_read() {
+    let _loads = loads_programs();
+    let folder = Folder::new("profiles");
+    let _pod = run("forms", "rust");
+    let select = ["-p", "rust"];
+
+    let said = written(&folder, "folded", &[&select[..], &["-o", "folded"]].concat());
+    let folded = fs::read_to_string(folder.path("folded")).unwrap();
+    let mut below: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut all = 0;
+    for line in folded.lines() {
+        let (stack, count) = line.rsplit_once(' ').unwrap();
+        let count: u64 = count.parse().unwrap();
+        let frames: Vec<&str> = stack.split(';').collect();
+        assert!(frames.contains(&"rust") && frames.contains(&"app"), "{line}");
+        // Outermost first.
+        let at = |function: &str| frames.iter().position(|frame| *frame == function);
+        if let (Some(run), Some(heavy)) = (at("hot::run"), at("hot::heavy")) {
+            assert!(run < heavy && at("hot::spin").is_none_or(|spin| heavy < spin), "{line}");
+            *below.entry("heavy").or_default() += count;
+        }
+        all += count;
+    }
+    assert!(all >= SAMPLES / 2 && below["heavy"] * 10 > all * 6, "{below:?} of {all}: {said}");
+
+    written(&folder, "flamegraph.svg", &[&select[..], &["-o", "flamegraph"]].concat());
+    let svg = fs::read_to_string(folder.path("flamegraph.svg")).unwrap();
+    assert!(svg.contains("hot::heavy") && !svg.contains("href=\"http") && !svg.contains("src=\"http"));
+    // An independent reader of XML finds it well-formed.
+    let script = "import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])";
+    let parsed = Command::new("python3").args(["-c", script, &folder.path("flamegraph.svg")]).status().unwrap();
+    assert!(parsed.success());
+
+    written(&folder, "profile.pb.gz", &[&select[..], &["-o", "pprof"]].concat());
+    let (root, command) = profiled("pprof");
+    let reader = root.join(command[0].trim_start_matches('/'));
+    let read = |args: &[&str]| {
+        let output = Command::new(&reader).args(args).arg(folder.path("profile.pb.gz")).output().unwrap();
+        assert!(output.status.success(), "pprof: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // flat flat% sum% cum cum% NAME
+    let top = read(&["-top", "-sample_index=samples", "-nodecount=1000"]);
+    let percent = |function: &str, column: usize| -> f64 {
+        let line = top.lines().find(|line| line.split_whitespace().nth(5) == Some(function));
+        let line = line.unwrap_or_else(|| panic!("no {function} in {top}"));
+        line.split_whitespace().nth(column).unwrap().trim_end_matches('%').parse().unwrap()
+    };
+    assert!((percent("hot::heavy", 4) - 75.0).abs() < 15.0, "{top}");
+    assert!(percent("hot::spin", 1) > 90.0, "{top}");
+    assert!(read(&["-tags"]).contains("rust"));
+    assert!(read(&["-list", "hot::run"]).contains("hot.rs"));
+}
+
+/// Without a name for the kernel's part, and with its name alone.
+#[test]
+fn halves_of_stacks() {
+    let _loads = loads_programs();
+    let pod = Pod::new("halves", "zeros");
+    pod.run("app", &["dd", "if=/dev/zero", "of=/dev/null", "bs=1M"]);
+    let has = |event: &Value, stack: &str| event[stack].as_array().is_some_and(|frames| !frames.is_empty());
+    for (flag, there, missing) in [("--kernel", "kernel_stack", "user_stack"), ("--user", "user_stack", "kernel_stack")]
+    {
+        let mut client = Client::start(&["profile", "-p", "zeros", flag]);
+        client.read_until_seen("samples", |lines| samples(lines, "zeros") >= 30);
+        let seen = client.stop();
+        assert!(seen.events().iter().all(|event| !has(event, missing)), "{flag}");
+        let with = seen.events().into_iter().filter(|event| has(event, there));
+        assert!(sum(&with.collect::<Vec<_>>(), "samples") >= 25, "{flag}");
+    }
+    // The kernel clears the memory that is read.
+    let mut client = Client::start(&["profile", "-p", "zeros"]);
+    client.read_until_seen("samples", |lines| samples(lines, "zeros") >= 30);
+    let seen = client.stop();
+    let reads = |event: &&&Value| {
+        let frames = event["kernel_stack"].as_array().into_iter().flatten();
+        frames.filter_map(Value::as_str).any(|frame| frame.starts_with("vfs_read+"))
+    };
+    let events = seen.events();
+    assert!(sum(events.iter().filter(reads), "samples") * 2 > sum(&events, "samples"));
+}
+
+/// Whoever has waited since before it began, and does not stop, is shown as well.
+#[test]
+fn a_wait_that_does_not_end() {
+    let _loads = loads_programs();
+    let pod = Pod::new("waits", "stuck");
+    pod.run("app", &["sleep", "86400"]);
+    let seen = Client::start(&["profile", "-p", "stuck", "-c", "app", "--off-cpu", "--timeout", "3s"]).finish();
+    let events = seen.events();
+    let in_sleep = |event: &&&Value| {
+        let frames = event["kernel_stack"].as_array().into_iter().flatten();
+        frames.filter_map(Value::as_str).any(|frame| frame.starts_with("do_nanosleep+"))
+    };
+    assert!(events.iter().all(|event| in_sleep(&event) && event["activity"] == "sleeping"), "{events:#?}");
+    // One wait, as long as it was looked at.
+    assert_eq!((sum(&events, "samples"), seen.lost()), (1, 0));
+    let spent = Duration::from_nanos(sum(&events, "spent"));
+    assert!(spent >= Duration::from_millis(2500) && spent < Duration::from_secs(6), "{spent:?}");
+}
+
+/// The process that reads files of containers has no rights, and little memory.
+#[test]
+fn who_reads_files_can_do_nothing_else() {
+    let _loads = loads_programs();
+    let daemon = Daemon::start("confined");
+    let _pod = run("confined", "rust");
+    let mut client = Client::start(&["profile", "-p", "rust", "--socket", daemon.socket()]);
+    client.read_until_seen("a name", |lines| lines.iter().any(|line| runs_in(line, "hot::spin")));
+    let children = daemon.process.children();
+    let reader = children
+        .iter()
+        .find(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("read-symbols")));
+    let reader = reader.expect("a reader of symbols");
+    let status = fs::read_to_string(format!("/proc/{reader}/status")).unwrap();
+    let of_status = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}"));
+        line.trim_start_matches(':').trim().to_owned()
+    };
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(of_status(set), "0000000000000000", "{set}");
+    }
+    assert_eq!((of_status("NoNewPrivs"), of_status("Seccomp")), ("1".into(), "2".into()));
+    let limits = fs::read_to_string(format!("/proc/{reader}/limits")).unwrap();
+    let data = limits.lines().find(|line| line.starts_with("Max data size")).unwrap();
+    assert!(!data.contains("unlimited"), "{data}");
+    drop(client.stop());
+}
+
+/// A section of an ELF file: where it begins.
+fn section(file: &str, name: &str) -> usize {
+    let output = Command::new("readelf").args(["--sections", "--wide", file]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let line = said.lines().find(|line| line.split_whitespace().any(|word| word == name)).unwrap();
+    let words: Vec<&str> = line.split_once(name).unwrap().1.split_whitespace().collect();
+    usize::from_str_radix(words[2], 16).unwrap()
+}
+
+/// A program whose description says that it is larger than any memory, and one that is no program at all any more: the agent goes on.
+#[test]
+fn files_that_mean_harm() {
+    let _loads = loads_programs();
+    let daemon = Daemon::start("harm");
+    let folder = Folder::new("harm");
+    let bomb = folder.path("bomb");
+    let compressed = Command::new("objcopy")
+        .args(["--compress-debug-sections=zlib", dist("hot").to_str().unwrap(), &bomb])
+        .status()
+        .unwrap();
+    assert!(compressed.success());
+    let mut bytes = fs::read(&bomb).unwrap();
+    // Elf64_Chdr: type, reserved, size.
+    let at = section(&bomb, ".debug_info") + 8;
+    bytes[at..at + 8].copy_from_slice(&(1u64 << 40).to_le_bytes());
+    for (name, bytes) in [("bomb", &bytes), ("noise", &fs::read(dist("hot")).unwrap())] {
+        let file = shared_folder().join(name);
+        fs::write(&file, bytes).unwrap();
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let (bomb, noise) = (Pod::new("harm", "bomb"), Pod::new("harm", "noise"));
+    bomb.run("app", &["/tmp/bomb"]);
+    noise.run("app", &["/tmp/noise"]);
+    // In its place is another file now, which begins like a program.
+    let mut bytes = fs::read(dist("hot")).unwrap();
+    let mut random = 1u32;
+    bytes.iter_mut().skip(16).for_each(|byte| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = (random >> 24) as u8;
+    });
+    fs::write(shared_folder().join("noise.new"), bytes).unwrap();
+    fs::rename(shared_folder().join("noise.new"), shared_folder().join("noise")).unwrap();
+
+    let mut client = Client::start(&["profile", "-n", "harm", "--socket", daemon.socket()]);
+    client.read_until_seen("samples of both", |lines| samples(lines, "bomb") >= 50 && samples(lines, "noise") >= 50);
+    let seen = client.stop();
+    assert_eq!((seen.lost(), &seen.summary()["complete"]), (0, &true.into()));
+    // Names need no lines.
+    let events = of_pod(&seen, "bomb");
+    assert!(runs_in(events[0], "hot::spin") || events.iter().any(|event| runs_in(event, "hot::heavy")), "{events:#?}");
+    assert!(frame(&events, "hot::run")["line"].is_null());
+    // Nobody knows these, and says so.
+    let events = of_pod(&seen, "noise");
+    let is_named =
+        |event: &&Value| event["user_stack"].as_array().unwrap().iter().any(|frame| frame["function"].is_string());
+    assert!(!events.iter().any(is_named), "{events:#?}");
+    // The agent is the same one.
+    wait_for("the daemon", || fs::exists(format!("/proc/{}", daemon.process.pid())).unwrap());
+    let again = Client::start(&["profile", "-n", "harm", "--socket", daemon.socket(), "--timeout", "1s"]).finish();
+    assert!(again.status.success());
+}

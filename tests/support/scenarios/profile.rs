@@ -1,0 +1,132 @@
+//! profile shows where a program spends its time, and where it waits: as often as it does, in functions that are known, and nobody else's.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{Containers, Scenario, provide, provide_workload};
+use crate::Seen;
+
+/// All of it.
+pub(super) static PROFILE: Scenario = Scenario {
+    gadget: "profile",
+    client: "kubectl-gadget",
+    agent: "gadget-agent",
+    of_sockets: false,
+    exact,
+    // How many samples there are to be is the clock's matter.
+    storm: None,
+};
+
+/// Of a program that spends three quarters of its time below one function: enough to see that.
+const SAMPLES: u64 = 150;
+/// How far from the share that is expected one of so many samples may be, in standard deviations.
+const DEVIATIONS: f64 = 5.0;
+/// How long the workload sleeps at a time.
+const SLEEP_NS: u64 = 20_000_000;
+
+/// The sum of a measure.
+pub fn sum<'a>(events: impl IntoIterator<Item = &'a &'a Value>, measure: &str) -> u64 {
+    events.into_iter().map(|event| event[measure].as_u64().unwrap()).sum()
+}
+
+/// Whether a function of a program is on an event's stack.
+pub fn runs_in(event: &Value, function: &str) -> bool {
+    let frames = event["user_stack"].as_array();
+    frames.is_some_and(|frames| frames.iter().any(|frame| frame["function"] == function))
+}
+
+/// What is below `heavy` of all samples that are below `run`, by what these functions are called: three quarters, as far as so many can tell.
+pub fn assert_share(events: &[&Value], name: fn(&str) -> String) {
+    let below = |function: &str| {
+        let is_below = |event: &&&Value| runs_in(event, &name(function)) && runs_in(event, &name("run"));
+        sum(events.iter().filter(is_below), "samples")
+    };
+    let (all, heavy, light) = (below("run"), below("heavy"), below("light"));
+    let (count, share) = (all as f64, heavy as f64 / all as f64);
+    let most = DEVIATIONS * (0.75 * 0.25 / count).sqrt();
+    assert!(
+        (share - 0.75).abs() < most,
+        "{heavy} of {all} are below {}, {light} below {}",
+        name("heavy"),
+        name("light")
+    );
+    // Between calls there is nearly nothing to do.
+    assert!(heavy + light >= all * 95 / 100, "{heavy} and {light} of {all}");
+}
+
+/// CPU time of a process, by /proc: in hundredths of a second.
+fn cpu_ns(pid: u64) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let words: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks = |at: usize| words[at].parse::<u64>().unwrap();
+    (ticks(11) + ticks(12)) * 10_000_000
+}
+
+fn exact(containers: &mut dyn Containers, options: &[&str], size: usize) -> Seen {
+    let is_forced = |hook: &str| options.iter().any(|option| option.starts_with(hook));
+    if is_forced("waits=") {
+        return waits(containers, options, size);
+    }
+    if !is_forced("samples=") {
+        waits(containers, options, size);
+    }
+    runs(containers, options)
+}
+
+fn runs(containers: &mut dyn Containers, options: &[&str]) -> Seen {
+    let hot = provide(containers, "hot");
+    let mut client = PROFILE.client(&[&["-n", "shop", "-p", "web", "-c", "app"], options].concat());
+    containers.start("shop/db", "app", &[&hot]);
+    containers.start("shop/web", "app", &[&hot]);
+    let events = |seen: &[Value]| -> u64 {
+        seen.iter().filter(|line| line["type"] == "event").map(|event| event["samples"].as_u64().unwrap()).sum()
+    };
+    client.read_until_seen("enough samples", |seen| events(seen) >= SAMPLES);
+    let seen = client.stop();
+    let events = seen.events();
+    let pid = events[0]["pid"].as_u64().unwrap();
+    let took = cpu_ns(pid);
+    assert_eq!(seen.lost(), 0);
+    for event in &events {
+        assert!(event["pod"] == "web" && event["container"] == "app" && event["pid"] == pid, "{event}");
+        assert!(event["activity"] == "running" && event["comm"].as_str().unwrap().starts_with("hot"), "{event}");
+        assert_eq!(
+            event["spent"].as_u64().unwrap(),
+            event["samples"].as_u64().unwrap() * (1_000_000_000 / 49),
+            "{event}"
+        );
+    }
+    assert_share(&events, |function| format!("hot::{function}"));
+    // What the kernel has counted for the process until a moment later. An emulated processor may miss strikes of its clock.
+    let spent = sum(&events, "spent");
+    assert!(spent <= took + took / 5 && spent >= took / 2, "{spent} ns of {took}");
+    seen
+}
+
+fn waits(containers: &mut dyn Containers, options: &[&str], size: usize) -> Seen {
+    let log = containers.shared_folder().join("waits.log");
+    let _ = fs::remove_file(&log);
+    let workload = provide_workload(containers);
+    let client = PROFILE.client(&[&["-n", "shop", "-p", "web", "-c", "app", "--off-cpu"], options].concat());
+    let count = size.to_string();
+    containers.start("shop/db", "app", &[&workload, "waits", &count, "/tmp/others.log"]);
+    containers.start("shop/web", "app", &[&workload, "waits", &count, "/tmp/waits.log"]);
+    containers.wait("shop/web", "app");
+    containers.wait("shop/db", "app");
+    let seen = client.stop();
+    assert_eq!(seen.lost(), 0);
+    let events = seen.events();
+    assert!(events.iter().all(|event| event["pod"] == "web" && event["container"] == "app"));
+    let in_nanosleep = |event: &&&Value| {
+        let frames = event["kernel_stack"].as_array();
+        let mut frames = frames.into_iter().flatten().map(|frame| frame.as_str().unwrap());
+        event["activity"] == "sleeping" && frames.any(|frame| frame.starts_with("do_nanosleep+"))
+    };
+    let sleeps: Vec<&Value> = events.iter().filter(in_nanosleep).copied().collect();
+    assert_eq!(sum(&sleeps, "samples"), size as u64, "{events:#?}");
+    let slept: u64 = fs::read_to_string(&log).unwrap().trim().parse().unwrap();
+    let spent = sum(&sleeps, "spent");
+    assert!(spent >= size as u64 * SLEEP_NS && spent <= slept, "{spent} ns of {slept}");
+    seen
+}
