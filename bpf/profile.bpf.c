@@ -45,14 +45,17 @@ static __always_inline __u64 period_ns(void)
 	return 1000000000ull / gadget_frequency;
 }
 
-/* What is known of the current task, its stacks included. */
-static __always_inline void describe(struct sample *sample, void *ctx, struct task_struct *task)
+/* What is known of the current task, its stacks included. Returns whether somebody should look soon: functions have names while there is a process. */
+static __always_inline bool describe(struct sample *sample, void *ctx, struct task_struct *task)
 {
+	bool is_new = false;
+
 	sample->pid = task_pid(task);
 	sample->uid = task_uid(task);
 	read_task_comm(sample->comm, task);
-	sample->user_stack = kernel_only || !sample->pid ? GADGET_STACK_NONE : user_stack(ctx, sample->pid);
+	sample->user_stack = kernel_only || !sample->pid ? GADGET_STACK_NONE : user_stack(ctx, sample->pid, &is_new);
 	sample->kernel_stack = user_only ? GADGET_STACK_NONE : kernel_stack(ctx);
+	return is_new;
 }
 
 /* ---- What runs. ---- */
@@ -61,14 +64,15 @@ static __always_inline void take_samples(void *ctx, __u64 count)
 {
 	struct task_struct *task = current_task();
 	struct sample sample = {};
+	bool is_new;
 
 	if (!gadget_wanted(&sample.header, 0, task))
 		return;
-	describe(&sample, ctx, task);
+	is_new = describe(&sample, ctx, task);
 	sample.activity = sample.pid ? running : idle;
 	sample.samples = count;
 	sample.spent = count * period_ns();
-	gadget_send(&events, &sample.header, sizeof(sample));
+	gadget_send_some_time(&events, &sample.header, sizeof(sample), !is_new);
 }
 
 /* On each processor at this frequency; when it is idle only if that is wanted. */
@@ -135,7 +139,8 @@ int BPF_PROG(processor_ticks, const char *text)
 struct wait {
 	struct sample sample;
 	__u64 begin;
-	__u64 told; /* how much of it was told of; by who samples alone */
+	__u64 ran;    /* how long the thread had run in all until then, in ns */
+	__u64 is_new; /* its program's stack is */
 };
 
 /* By thread. */
@@ -145,6 +150,23 @@ struct {
 	__type(key, __u32);
 	__type(value, struct wait);
 } waits SEC(".maps");
+
+/* Which wait: a thread has one after the other. */
+struct wait_id {
+	__u64 begin;
+	__u64 tid;
+};
+
+/*
+ * How much of waits that go on was told of. Not kept with the wait itself, whose memory may be another's by the time that who samples has
+ * looked at it. Whoever takes a number away is the one for whom it counts.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1); /* set by the agent */
+	__type(key, struct wait_id);
+	__type(value, __u64);
+} waits_told SEC(".maps");
 
 static __always_inline enum activity activity_of(struct task_struct *task)
 {
@@ -157,37 +179,68 @@ static __always_inline enum activity activity_of(struct task_struct *task)
 	return state & uninterruptible_state && !(state & no_load) ? uninterruptible : sleeping;
 }
 
-static __always_inline void wait_begins(void *ctx, struct task_struct *task)
+/* Whether a wait is wanted now: its cgroup may have another slot than when it began. */
+static __always_inline bool is_still_wanted(struct gadget_header *header)
 {
-	struct wait wait = {};
-	__u32 tid = task_tid(task);
+	bool is_new;
 
-	/* Of the idle ones each processor has its own, and those that end never come back. */
-	if (!tid || BPF_CORE_READ(task, exit_state) || !gadget_wanted(&wait.sample.header, 0, task))
+	header->time = bpf_ktime_get_boot_ns();
+	header->slot = slot_of(header->cgroup, &is_new);
+	return slot_wanted(header->slot);
+}
+
+/* A wait is over, after which its thread has run for so long. */
+static __always_inline void wait_is_over(__u32 tid, const struct wait *wait, __u64 ran)
+{
+	struct wait_id id = { .begin = wait->begin, .tid = tid };
+	struct sample sample = wait->sample;
+	bool is_new = wait->is_new;
+	__u64 *told, before;
+
+	bpf_map_delete_elem(&waits, &tid);
+	if (!is_still_wanted(&sample.header))
 		return;
-	describe(&wait.sample, ctx, task);
-	wait.sample.activity = activity_of(task);
-	wait.sample.samples = 1;
-	wait.begin = wait.sample.header.time;
-	if (bpf_map_update_elem(&waits, &tid, &wait, BPF_ANY))
-		gadget_count_unkept(wait.sample.header.slot);
+	sample.spent = sample.header.time - id.begin - ran;
+	told = bpf_map_lookup_elem(&waits_told, &id);
+	if (told) {
+		before = *told;
+		if (!bpf_map_delete_elem(&waits_told, &id)) {
+			/* It is one wait, however often it is told of. */
+			sample.samples = 0;
+			sample.spent = sample.spent > before ? sample.spent - before : 0;
+		}
+	}
+	gadget_send_some_time(&events, &sample.header, sizeof(sample), !is_new);
 }
 
 static __always_inline void wait_ends(struct task_struct *task)
 {
 	__u32 tid = task_tid(task);
-	struct wait *wait;
-	struct sample sample;
+	struct wait *wait = bpf_map_lookup_elem(&waits, &tid);
 
-	wait = bpf_map_lookup_elem(&waits, &tid);
-	if (!wait)
+	if (wait)
+		wait_is_over(tid, wait, 0);
+}
+
+static __always_inline void wait_begins(void *ctx, struct task_struct *task)
+{
+	struct wait wait = {}, *former;
+	__u32 tid = task_tid(task);
+
+	/* Of the idle ones each processor has its own, and those that end never come back. */
+	if (!tid || BPF_CORE_READ(task, exit_state) || !gadget_wanted(&wait.sample.header, 0, task))
 		return;
-	sample = wait->sample;
-	sample.header.time = bpf_ktime_get_boot_ns();
-	sample.spent = sample.header.time - wait->begin - wait->told;
-	bpf_map_delete_elem(&waits, &tid);
-	if (slot_wanted(sample.header.slot))
-		gadget_send(&events, &sample.header, sizeof(sample));
+	wait.is_new = describe(&wait.sample, ctx, task);
+	wait.sample.activity = activity_of(task);
+	wait.sample.samples = 1;
+	wait.begin = wait.sample.header.time;
+	wait.ran = TASK_MEMBER(struct task_struct, task, se.sum_exec_runtime);
+	/* Not each return to a processor is told of: on 6.18 one in some hundred is not, where processors are busy. */
+	former = bpf_map_lookup_elem(&waits, &tid);
+	if (former)
+		wait_is_over(tid, former, wait.ran - former->ran);
+	if (bpf_map_update_elem(&waits, &tid, &wait, BPF_ANY))
+		gadget_count_unkept(wait.sample.header.slot);
 }
 
 SEC("tp_btf/sched_switch")
@@ -212,9 +265,7 @@ int find_waits(struct bpf_iter__task *ctx)
 	if (!task || !is_asleep(task) || BPF_CORE_READ(task, exit_state))
 		return 0;
 	tid = task->pid;
-	wait.sample.pid = task->tgid;
-	wait.sample.uid = BPF_CORE_READ(task, cred, uid.val);
-	BPF_CORE_READ_STR_INTO(&wait.sample.comm, task, comm);
+	name_listed_task(&wait.sample, task);
 	if (!known_task_wanted(wait.sample.pid, wait.sample.uid, wait.sample.comm))
 		return 0;
 	wait.sample.header.cgroup = task_cgroup(task);
@@ -222,10 +273,11 @@ int find_waits(struct bpf_iter__task *ctx)
 	wait.sample.activity = activity_of(task);
 	wait.sample.samples = 1;
 	wait.begin = bpf_ktime_get_boot_ns();
+	wait.ran = BPF_CORE_READ(task, se.sum_exec_runtime);
 	buffer = user_only ? NULL : take_stack_buffer();
 	if (buffer) {
 		size = bpf_get_task_stack(task, buffer->stack.frames, sizeof(buffer->stack.frames), 0);
-		wait.sample.kernel_stack = kept_stack(&gadget_stacks, &buffer->stack, 0, size);
+		wait.sample.kernel_stack = kept_kernel_stack(&buffer->stack, size);
 		gadget_give_back(&buffer->users);
 	}
 	/* It may have come back meanwhile, and waits for something else. */
@@ -234,27 +286,53 @@ int find_waits(struct bpf_iter__task *ctx)
 	return 0;
 }
 
-/* Those that go on: so far. Should one end at this very moment, what is told here may be told twice. */
+/* Whether a wait goes on. */
+static __always_inline bool goes_on(const struct wait_id *id)
+{
+	__u32 tid = id->tid;
+	struct wait *wait = bpf_map_lookup_elem(&waits, &tid);
+
+	return wait && *(volatile __u64 *)&wait->begin == id->begin;
+}
+
+/* Those that go on: so far. Any may end meanwhile, and another begin in its place. */
 SEC("iter/bpf_map_elem")
 int sample_waits(struct bpf_iter__bpf_map_elem *ctx)
 {
 	struct wait *wait = ctx->value;
+	__u32 *tid = ctx->key;
+	struct wait_id id = {};
 	struct sample sample;
-	__u64 told;
+	__u64 *told, before = 0, now;
 
-	if (!wait || !slot_wanted(wait->sample.header.slot))
+	if (!wait || !tid)
 		return 0;
+	id.begin = *(volatile __u64 *)&wait->begin;
+	id.tid = *(volatile __u32 *)tid;
+	barrier();
 	sample = wait->sample;
-	told = wait->told;
-	sample.header.time = bpf_ktime_get_boot_ns();
+	barrier();
+	if (*(volatile __u64 *)&wait->begin != id.begin || !is_still_wanted(&sample.header))
+		return 0;
 	sample.header.size = sizeof(sample);
-	sample.spent = sample.header.time - wait->begin - told;
-	wait->told = told + sample.spent;
-	/* It is one wait, however often it is told of. */
-	wait->sample.samples = 0;
+	now = sample.header.time - id.begin;
+	sample.spent = now;
+	told = bpf_map_lookup_elem(&waits_told, &id);
+	if (told) {
+		before = *told;
+		sample.samples = 0;
+		sample.spent -= before;
+	}
+	bpf_map_update_elem(&waits_told, &id, &now, BPF_ANY);
+	/* If it has ended, and what is told now was not left to us, its end tells all. */
+	if (!goes_on(&id) && !bpf_map_delete_elem(&waits_told, &id))
+		return 0;
+	/* What found no room is asked for again. */
 	if (bpf_seq_write(ctx->meta->seq, &sample, sizeof(sample))) {
-		wait->told = told;
-		wait->sample.samples = sample.samples;
+		if (before)
+			bpf_map_update_elem(&waits_told, &id, &before, BPF_EXIST);
+		else
+			bpf_map_delete_elem(&waits_told, &id);
 	}
 	return 0;
 }

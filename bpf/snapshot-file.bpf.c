@@ -57,10 +57,7 @@ int list_files(struct bpf_iter__task_file *ctx)
 
 	if (!task || !file || shares_files(task))
 		return 0;
-	open.pid = task->tgid;
-	open.uid = BPF_CORE_READ(task, cred, uid.val);
-	BPF_CORE_READ_STR_INTO(&open.comm, task, comm);
-	if (!gadget_cgroup_wanted(&open.header, 0, task_cgroup(task)) || !known_task_wanted(open.pid, open.uid, open.comm))
+	if (!listed_task_wanted(&open, 0, task))
 		return 0;
 	inode = BPF_CORE_READ(file, f_inode);
 	system = BPF_CORE_READ(inode, i_sb, s_magic);

@@ -52,14 +52,10 @@ int list_processes(struct bpf_iter__task *ctx)
 
 	if (!task || (!each_thread && task->pid != task->tgid))
 		return 0;
-	process.pid = task->tgid;
-	process.tid = task->pid;
-	process.uid = BPF_CORE_READ(task, cred, uid.val);
-	BPF_CORE_READ_STR_INTO(&process.comm, task, comm);
-	if (!gadget_cgroup_wanted(&process.header, 0, task_cgroup(task)) ||
-	    !known_task_wanted(process.pid, process.uid, process.comm))
+	if (!listed_task_wanted(&process, 0, task))
 		return 0;
 	process.header.size = sizeof(process);
+	process.tid = task->pid;
 	process.ppid = BPF_CORE_READ(task, real_parent, tgid);
 	process.own_pid = own_tid(BPF_CORE_READ(task, group_leader), &level);
 	process.threads = BPF_CORE_READ(task, signal, nr_threads);

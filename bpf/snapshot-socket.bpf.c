@@ -200,11 +200,7 @@ int list_sockets(struct bpf_iter__task_file *ctx)
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	if (!is_internet(family) && family != AF_UNIX)
 		return 0;
-	holder.pid = task->tgid;
-	holder.uid = BPF_CORE_READ(task, cred, uid.val);
-	BPF_CORE_READ_STR_INTO(&holder.comm, task, comm);
-	if (!gadget_cgroup_wanted(&holder.header, 0, task_cgroup(task)) ||
-	    !known_task_wanted(holder.pid, holder.uid, holder.comm))
+	if (!listed_task_wanted(&holder, 0, task))
 		return 0;
 	protocol = BPF_CORE_READ(sk, sk_protocol);
 	holder.fd = ctx->fd;

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * stacks: gives out the stacks that a gadget has kept, each once.
+ * stacks: gives out the names of functions for the stacks of the kernel that a gadget has kept, each once.
  *
- * Of those of the kernel the names of functions: the kernel writes them (5.9), since its list of symbols would be read by CAP_SYSLOG
- * alone, and takes 20 MB in memory. A stack is a line with its number, and a line for each frame, innermost first:
- * FUNCTION+OFFSET/SIZE [MODULE]. Of those of programs the addresses, as they are kept: each a struct gadget_stack.
+ * The kernel writes them (5.9): its list of symbols would be read by CAP_SYSLOG alone, and takes 20 MB in memory. A stack is a
+ * line with its number, and a line for each frame, innermost first: FUNCTION+OFFSET/SIZE [MODULE].
  */
-#include "user_stack.h"
+#include "stack.h"
 
 SEC("iter/bpf_map_elem")
 int sample_gadget_stacks(struct bpf_iter__bpf_map_elem *ctx)
@@ -15,7 +14,7 @@ int sample_gadget_stacks(struct bpf_iter__bpf_map_elem *ctx)
 	struct gadget_stack *stack = ctx->value;
 	__u32 i;
 
-	if (!stack || stack->is_told)
+	if (!stack || stack->is_named)
 		return 0;
 	if (BPF_SEQ_PRINTF(seq, "#%llu\n", stack->number))
 		return 0;
@@ -23,19 +22,7 @@ int sample_gadget_stacks(struct bpf_iter__bpf_map_elem *ctx)
 		/* What found no room is asked for again. */
 		if (BPF_SEQ_PRINTF(seq, "%pB\n", stack->frames[i]))
 			return 0;
-	stack->is_told = 1;
-	return 0;
-}
-
-SEC("iter/bpf_map_elem")
-int sample_gadget_user_stacks(struct bpf_iter__bpf_map_elem *ctx)
-{
-	struct gadget_stack *stack = ctx->value;
-
-	if (!stack || stack->is_told)
-		return 0;
-	if (!bpf_seq_write(ctx->meta->seq, stack, sizeof(*stack)))
-		stack->is_told = 1;
+	stack->is_named = 1;
 	return 0;
 }
 

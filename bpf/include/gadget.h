@@ -147,14 +147,15 @@ static __always_inline bool gadget_is_much(__u64 used)
 	return used >= gadget_ring_bytes / 4;
 }
 
-static __always_inline __u64 gadget_wakeup(__u64 used)
+/* Of what can wait the reader is told only when much has gathered. */
+static __always_inline __u64 gadget_wakeup(__u64 used, bool can_wait)
 {
 	__u32 zero = 0;
 	__u32 *state = bpf_map_lookup_elem(&gadget_reader, &zero);
 
 	if (!state || *state == GADGET_READER_AWAKE)
 		return BPF_RB_NO_WAKEUP;
-	if (*state == GADGET_READER_NAPPING && !gadget_is_much(used))
+	if ((can_wait || *state == GADGET_READER_NAPPING) && !gadget_is_much(used))
 		return BPF_RB_NO_WAKEUP;
 	*state = GADGET_READER_AWAKE;
 	return BPF_RB_FORCE_WAKEUP;
@@ -250,17 +251,22 @@ static __always_inline void gadget_give_back(__u64 *users)
 	__sync_fetch_and_add(users, -1);
 }
 
+static __always_inline bool gadget_send_some_time(void *ring, struct gadget_header *header, __u64 size, bool can_wait)
+{
+	__u64 used = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
+
+	header->size = size;
+	if (gadget_has_share(ring, used, header->slot, size) && !bpf_ringbuf_output(ring, header, size, gadget_wakeup(used, can_wait)))
+		return true;
+	gadget_count_lost(header->slot);
+	return false;
+}
+
 /*
  * Sends the first `header->size` bytes at `header`, or counts the loss. `size` repeats it, bounded for the verifier. Returns
  * whether it was sent.
  */
 static __always_inline bool gadget_send(void *ring, struct gadget_header *header, __u64 size)
 {
-	__u64 used = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
-
-	header->size = size;
-	if (gadget_has_share(ring, used, header->slot, size) && !bpf_ringbuf_output(ring, header, size, gadget_wakeup(used)))
-		return true;
-	gadget_count_lost(header->slot);
-	return false;
+	return gadget_send_some_time(ring, header, size, false);
 }

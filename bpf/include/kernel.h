@@ -144,7 +144,12 @@ struct pid {
 	struct upid numbers[1]; /* its ids, from the host's namespace to its own */
 };
 
+struct sched_entity {
+	__u64 sum_exec_runtime;
+};
+
 struct task_struct {
+	struct sched_entity se;
 	long state;
 	void *stack;
 	int pid;  /* the thread's id; what user space calls tid */

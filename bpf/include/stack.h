@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Stacks. Each is kept once, under a number that nobody can guess an address from; records carry the number, and stacks.bpf.c gives
- * out what is behind it. User space takes away those that it knows: one that comes again is kept under another number.
+ * Stacks of the kernel. Each is kept once, under a number that nobody can guess an address from; records carry the number, and
+ * stacks.bpf.c gives out the names of its functions. User space takes away those that it knows: one that comes again gets another number.
  */
 #pragma once
 
@@ -14,13 +14,14 @@ const volatile bool gadget_wants_stacks = true; /* else there is no room for the
 struct gadget_stack {
 	__u64 number;
 	__u32 frame_count;
-	__u32 is_told; /* it has been given out */
-	__u32 pid;     /* whose it is; 0 of the kernel */
-	__u32 reserved;
+	union {
+		__u32 is_named; /* of the kernel: its names have been given out */
+		__u32 pid;	/* of a program: whose it is */
+	};
 	__u64 frames[STACK_FRAMES]; /* innermost first */
 };
 
-/* Stacks of the kernel, by a hash of their frames. */
+/* By a hash of their frames. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1); /* set by the agent */
@@ -40,10 +41,9 @@ struct {
 	__type(value, struct gadget_stack_buffer);
 } gadget_stack_buffers SEC(".maps");
 
-/* The same addresses mean something else in another process. */
-static __always_inline __u64 hash_of_frames(const struct gadget_stack *stack)
+static __always_inline __u64 hash_of_frames(const struct gadget_stack *stack, __u32 seed)
 {
-	__u64 hash = (__u64)stack->pid << 32 | stack->frame_count;
+	__u64 hash = (__u64)seed << 32 | stack->frame_count;
 	__u32 i;
 
 	for (i = 0; i < STACK_FRAMES && i < stack->frame_count; i++) {
@@ -53,25 +53,29 @@ static __always_inline __u64 hash_of_frames(const struct gadget_stack *stack)
 	return hash;
 }
 
-/* The number under which a map keeps a stack whose frames take so many bytes, or why it has none. */
-static __always_inline __u64 kept_stack(void *stacks, struct gadget_stack *stack, __u32 pid, long size)
+/* Neither of the two numbers that mean something else. */
+static __always_inline __u64 stack_number(__u64 number)
+{
+	return (number | 1) & ~2ull;
+}
+
+/* The number of a stack whose frames take so many bytes, or why it has none. */
+static __always_inline gadget_kernel_stack kept_kernel_stack(struct gadget_stack *stack, long size)
 {
 	struct gadget_stack *kept;
 	__u64 hash;
 
 	if (size <= 0)
 		return GADGET_STACK_NONE;
-	stack->pid = pid;
 	stack->frame_count = size / sizeof(stack->frames[0]);
-	hash = hash_of_frames(stack);
-	kept = bpf_map_lookup_elem(stacks, &hash);
+	hash = hash_of_frames(stack, 0);
+	kept = bpf_map_lookup_elem(&gadget_stacks, &hash);
 	if (!kept) {
-		/* Neither of the two that mean something else. */
-		stack->number = ((__u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32() | 1) & ~2ull;
-		stack->is_told = 0;
-		bpf_map_update_elem(stacks, &hash, stack, BPF_NOEXIST);
+		stack->number = stack_number((__u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32());
+		stack->is_named = 0;
+		bpf_map_update_elem(&gadget_stacks, &hash, stack, BPF_NOEXIST);
 		/* Perhaps another CPU was faster. */
-		kept = bpf_map_lookup_elem(stacks, &hash);
+		kept = bpf_map_lookup_elem(&gadget_stacks, &hash);
 	}
 	return kept ? kept->number : GADGET_STACK_UNKEPT;
 }
@@ -96,7 +100,7 @@ static __always_inline gadget_kernel_stack kernel_stack(void *ctx)
 	if (!buffer)
 		return GADGET_STACK_UNKEPT;
 	size = bpf_get_stack(ctx, buffer->stack.frames, sizeof(buffer->stack.frames), 0);
-	number = kept_stack(&gadget_stacks, &buffer->stack, 0, size);
+	number = kept_kernel_stack(&buffer->stack, size);
 	gadget_give_back(&buffer->users);
 	return number;
 }

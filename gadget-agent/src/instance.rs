@@ -97,6 +97,7 @@ impl Key {
                 ("gadget_stacks", sizes::stacks(&self.constants)),
                 ("gadget_user_stacks", sizes::stacks(&self.constants)),
                 ("waits", sizes::waits(&self.constants)),
+                ("waits_told", sizes::waits(&self.constants)),
                 ("calls_begun", sizes::calls_begun(&self.constants)),
                 ("socket_owners", sizes::socket_owners(hierarchy)),
                 ("socket_listeners", sizes::socket_owners(hierarchy)),

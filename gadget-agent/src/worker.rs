@@ -30,6 +30,8 @@ use crate::sums::Sums;
 
 /// How long records may gather in the ring while they keep coming.
 const NAP: Duration = Duration::from_millis(10);
+/// The same while there are stacks that are new: nobody waits for them, but processes that end take names with them.
+const LONG_NAP: Duration = Duration::from_millis(50);
 /// How often losses are read and heartbeats are sent.
 const TICK: Duration = Duration::from_millis(500);
 /// A record's time is taken a moment before it can be read. What is older than this has arrived.
@@ -168,7 +170,9 @@ impl Worker {
                 self.sample(false);
             } else if self.is_congested() || self.is_replaying() {
                 self.ring.pause(NAP);
-            } else if drained.records > 0 || !self.held.is_empty() {
+            } else if self.sums.is_some() && (self.stacks.are_new() || !self.held.is_empty()) {
+                self.ring.nap(LONG_NAP.min(due_in));
+            } else if self.sums.is_none() && (drained.records > 0 || !self.held.is_empty()) {
                 self.ring.nap(NAP.min(due_in));
             } else {
                 self.ring.sleep(TICK.min(due_in));
@@ -420,7 +424,7 @@ impl Worker {
     /// Returns whether it is known what the record is about.
     fn try_to_deliver(&mut self, header: &Header, record: &[u8]) -> bool {
         let cgroup = self.cgroup(header);
-        let is_known = !cgroup.as_deref().is_some_and(Cgroup::is_pending) && self.stacks.expect(header, record);
+        let is_known = !cgroup.as_deref().is_some_and(Cgroup::is_pending) && self.stacks.knows(header, record);
         if is_known {
             self.deliver(header, record, cgroup.as_ref());
         }

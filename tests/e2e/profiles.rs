@@ -8,7 +8,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tests::scenarios::profile::{assert_share, runs_in, sum};
-use tests::{Client, Daemon, Folder, Pod, Seen, client_command, dist, loads_programs, shared_folder, wait_for};
+use tests::{
+    Client, Daemon, Folder, Pod, Process, Seen, client_command, client_output, dist, loads_programs, shared_folder,
+    wait_for,
+};
+
+use crate::cgroups::Cgroups;
 
 /// What is enough to see a share of three quarters.
 const SAMPLES: u64 = 300;
@@ -191,13 +196,44 @@ fn a_wait_that_does_not_end() {
     let events = seen.events();
     let in_sleep = |event: &&&Value| {
         let frames = event["kernel_stack"].as_array().into_iter().flatten();
-        frames.filter_map(Value::as_str).any(|frame| frame.starts_with("do_nanosleep+"))
+        frames.filter_map(Value::as_str).any(|frame| frame.starts_with("hrtimer_nanosleep+"))
     };
     assert!(events.iter().all(|event| in_sleep(&event) && event["activity"] == "sleeping"), "{events:#?}");
     // One wait, as long as it was looked at.
     assert_eq!((sum(&events, "samples"), seen.lost()), (1, 0));
     let spent = Duration::from_nanos(sum(&events, "spent"));
     assert!(spent >= Duration::from_millis(2500) && spent < Duration::from_secs(6), "{spent:?}");
+}
+
+/// What is missing of stacks is counted: outer functions than the kernel gives out, and those that are called without frame pointers.
+#[test]
+fn stacks_that_are_not_whole() {
+    let _loads = loads_programs();
+    let cgroups = Cgroups::new("unwhole");
+    let path = cgroups.make("");
+    let start = |command: &str| {
+        let enter = format!("echo $$ >{}/cgroup.procs; exec {command}", cgroups.directory("").display());
+        Process(Command::new("sh").args(["-c", &enter]).spawn().unwrap())
+    };
+    let _deep = start(&format!("{} deep", dist("hot").display()));
+    // As Debian builds it: without.
+    let _short = start("/usr/bin/python3 -c 'while True: pass'");
+    let mut client = Client::start(&["profile", "--cgroup", &path]);
+    let has = |lines: &[Value], comm: &str, what: &str| {
+        lines.iter().any(|line| line["comm"] == comm && line[format!("user_stack_{what}")] == true)
+    };
+    client.read_until_seen("both", |lines| has(lines, "hot", "truncated") && has(lines, "python3", "short"));
+    let seen = client.stop();
+    for event in seen.events().iter().filter(|event| event["comm"] == "hot") {
+        assert!(runs_in(event, "hot::deep") && !runs_in(event, "hot::main"), "{event}");
+        assert!(event["user_stack_short"].is_null(), "{event}");
+    }
+    let output = client_output(&["profile", "--local", "--cgroup", &path, "--timeout", "2s"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("have stacks that are cut") && said.contains("end before where their thread began"),
+        "{said}"
+    );
 }
 
 /// The process that reads files of containers has no rights, and little memory.

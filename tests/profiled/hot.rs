@@ -1,4 +1,5 @@
-//! Three quarters of its time are below heavy, one below light, for ever. Static, with its symbols.
+//! Three quarters of its time are below heavy, one below light, for ever. Static, with its symbols. `hot deep` does the same below more
+//! functions than the kernel gives out of a stack.
 
 /// Some 100 µs.
 const UNIT: u32 = 100_000;
@@ -33,6 +34,15 @@ fn run(mut x: u32) -> ! {
     }
 }
 
+// Nothing that the compiler could make a loop of.
+#[inline(never)]
+fn deep(level: u32) -> u32 {
+    if level == 0 { run(1) } else { deep(level - 1).rotate_left(level) ^ level }
+}
+
 fn main() {
-    run(1)
+    match std::env::args().nth(1) {
+        Some(_) => drop(deep(200)),
+        None => run(1),
+    }
 }

@@ -70,10 +70,12 @@ impl Process {
         }
     }
 
-    /// The ids of its children.
+    /// The ids of its children, of all of its threads.
     pub fn children(&self) -> Vec<Pid> {
-        let path = format!("/proc/{0}/task/{0}/children", self.pid());
-        let children = std::fs::read_to_string(path).unwrap();
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        // A thread may end meanwhile.
+        let of_thread = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children")).ok();
+        let children: String = threads.map(Result::unwrap).filter_map(of_thread).collect();
         children.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
     }
 }

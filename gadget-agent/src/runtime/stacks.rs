@@ -13,7 +13,6 @@ use gadgets::wire::{FrameEntry, StackEntry, StackFrame, UserStackEntry};
 use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, Object};
 
 use super::load::{self, Plan};
-use super::processors::Rate;
 use super::refusal::Refusal;
 use super::sample;
 use crate::symbols::{Named, Symbols, Unnamed};
@@ -22,6 +21,13 @@ use crate::symbols::{Named, Symbols, Unnamed};
 const NO_STACKS: [u64; 2] = [0, u64::MAX];
 /// `STACK_FRAMES` of `stack.h`.
 const FRAMES: usize = 127;
+/// Where `struct gadget_stack` has the number of frames; whether it is named, or whose it is; and the frames.
+const COUNT: usize = 8;
+const WORD: usize = 12;
+const FRAMES_AT: usize = 16;
+/// The maps.
+const KERNEL: &str = "gadget_stacks";
+const PROGRAMS: &str = "gadget_user_stacks";
 /// Stacks that are known before the oldest are forgotten: no fewer than half of them.
 const KNOWN: usize = 16 << 10;
 /// Frames that are known by numbers, before they get other ones.
@@ -63,25 +69,34 @@ enum Of {
     Programs,
 }
 
-/// A map of stacks, and what gives out what is new in it.
-struct Source {
-    of: Of,
+/// Stacks of the kernel, which are given out with their names.
+struct Kernel {
     map: MapHandle,
     iterator: Link,
-    /// Stacks that were given out and are still in it.
+    /// How many were given out and are still in the map.
     told: usize,
+}
+
+/// Stacks of programs, which are looked up by their numbers.
+struct Programs {
+    map: MapHandle,
+    /// The numbers of those that were, and are still in the map.
+    told: Vec<[u8; 8]>,
 }
 
 /// The stacks of one gadget.
 pub(crate) struct Stacks {
     /// Where records have their numbers: stream, and bytes from the record's start.
     places: Vec<(u16, usize, Of)>,
-    sources: Vec<Source>,
+    kernel: Option<Kernel>,
+    programs: Option<Programs>,
     /// `None` is open.
     known: HashMap<u64, Option<Arc<Stack>>>,
     /// What was known before that.
     former: HashMap<u64, Option<Arc<Stack>>>,
     open: usize,
+    /// Some have come since somebody asked.
+    are_new: bool,
     frames: HashMap<StackFrame, Arc<FrameEntry>>,
     last_frame: u64,
     symbols: Option<Symbols>,
@@ -101,19 +116,21 @@ impl Stacks {
         });
         let mut stacks = Self {
             places: places.collect(),
-            sources: Vec::new(),
+            kernel: None,
+            programs: load::map(object, PROGRAMS).ok().map(|map| Programs { map, told: Vec::new() }),
             known: HashMap::new(),
             former: HashMap::new(),
             open: 0,
+            are_new: false,
             frames: HashMap::new(),
             last_frame: 0,
             symbols,
             answers: channel(),
         };
-        if !stacks.places.is_empty() {
-            match sources(object) {
-                Ok(sources) => stacks.sources = sources,
-                Err(error) => tracing::warn!("stacks have no names: {error}"),
+        if stacks.places.iter().any(|(.., of)| *of == Of::Kernel) {
+            match Kernel::of(object) {
+                Ok(kernel) => stacks.kernel = Some(kernel),
+                Err(error) => tracing::warn!("stacks of the kernel have no names: {error}"),
             }
         }
         stacks
@@ -126,13 +143,24 @@ impl Stacks {
         }
     }
 
-    /// Asks for the names on a record's stacks, if nobody has yet: processes end, and their names with them. Returns whether all are known.
-    pub(crate) fn expect(&mut self, header: &Header, record: &[u8]) -> bool {
-        let mut is_known = true;
+    /// Asks for what has names only as long as its process is there, if nobody has yet.
+    pub(crate) fn expect(&mut self, header: &Header, record: &[u8]) {
         for (of, number) in self.numbers(header, record) {
-            is_known &= self.look(of, number).is_some();
+            if of == Of::Programs {
+                self.look(of, number);
+            }
         }
-        is_known
+    }
+
+    /// Whether it is known what a record's stacks are, as far as it can be.
+    pub(crate) fn knows(&mut self, header: &Header, record: &[u8]) -> bool {
+        let numbers = self.numbers(header, record);
+        numbers.into_iter().fold(true, |known, (of, number)| self.look(of, number).is_some() && known)
+    }
+
+    /// Whether names of programs were asked for since the last call.
+    pub(crate) fn are_new(&mut self) -> bool {
+        std::mem::take(&mut self.are_new)
     }
 
     /// Whether some have no names yet.
@@ -166,7 +194,7 @@ impl Stacks {
         if !self.known.contains_key(&number) {
             match self.former.remove(&number) {
                 Some(former) => self.remember(number, former),
-                None => self.learn(of),
+                None => self.learn(of, number),
             }
         }
         let nobody_knows = || Some(Arc::new(unknown(of, number)));
@@ -183,36 +211,25 @@ impl Stacks {
         self.known.insert(number, stack);
     }
 
-    /// Reads what has come since the last time.
-    fn learn(&mut self, of: Of) {
-        let Some(source) = self.sources.iter_mut().find(|source| source.of == of) else { return };
-        let mut read = Vec::new();
-        let result = sample::read(&source.iterator, &mut read);
-        if let Err(error) = result {
-            tracing::warn!("some stacks have no names: {error}");
-        }
+    /// Learns what a number means, and perhaps others.
+    fn learn(&mut self, of: Of, number: u64) {
         match of {
             Of::Kernel => {
-                // What has come is not written again.
-                let stacks = parse(&String::from_utf8_lossy(&read));
-                source.told += stacks.len();
-                for stack in stacks {
-                    self.remember(stack.number, Some(Arc::new(Stack::Kernel(stack))));
-                }
+                let stacks = self.kernel.as_mut().map(Kernel::learn).unwrap_or_default();
+                stacks.into_iter().for_each(|stack| self.remember(stack.number, Some(Arc::new(Stack::Kernel(stack)))));
             }
             Of::Programs => {
-                let stacks: Vec<Addresses> = read.chunks_exact(Addresses::SIZE).filter_map(Addresses::parse).collect();
-                source.told += stacks.len();
-                stacks.into_iter().for_each(|stack| self.ask(stack));
+                let stack = self.programs.as_mut().and_then(|programs| programs.find(number));
+                stack.into_iter().for_each(|stack| self.ask(stack));
             }
         }
-        self.sources.iter_mut().for_each(Source::make_room);
     }
 
     fn ask(&mut self, stack: Addresses) {
         let Addresses { number, pid, addresses } = stack;
         self.remember(number, None);
         self.open += 1;
+        self.are_new = true;
         let question = Unnamed { number, pid, addresses, answer: self.answers.0.clone() };
         if !self.symbols.as_ref().is_some_and(|symbols| symbols.ask(question)) {
             self.name(Named::nothing(number, BUSY));
@@ -255,40 +272,58 @@ fn unknown(of: Of, number: u64) -> Stack {
     }
 }
 
-/// The maps of stacks that a gadget has.
-fn sources(object: &Object) -> Result<Vec<Source>, Refusal> {
-    let mut sources = Vec::new();
-    for (of, name, program) in [
-        (Of::Kernel, "gadget_stacks", "sample_gadget_stacks"),
-        (Of::Programs, "gadget_user_stacks", "sample_gadget_user_stacks"),
-    ] {
-        let Ok(map) = load::map(object, name) else { continue };
+impl Kernel {
+    /// That of a gadget that was loaded.
+    fn of(object: &Object) -> Result<Self, Refusal> {
+        let map = load::map(object, KERNEL)?;
         let plan = Plan {
             object: bpf::object("stacks").unwrap_or_default(),
-            shared: [(name, &map)].into(),
-            programs: Some(vec![program]),
+            shared: [(KERNEL, &map)].into(),
             ..Plan::default()
         };
-        let (_, links) = load::attach(&load::load(&plan)?, program, Rate::default())?;
-        sources.extend(links.into_iter().next().map(|iterator| Source { of, map, iterator, told: 0 }));
+        let mut links = load::attach_all(&load::load(&plan)?)?;
+        let iterator = links.pop().ok_or_else(|| Refusal::of_object("name stacks", "there is no program for that"))?;
+        Ok(Self { map, iterator, told: 0 })
     }
-    Ok(sources)
+
+    /// Those that have come since the last time.
+    fn learn(&mut self) -> Vec<StackEntry> {
+        let mut text = Vec::new();
+        // What has come is not written again.
+        if let Err(error) = sample::read(&self.iterator, &mut text) {
+            tracing::warn!("some stacks of the kernel have no names: {error}");
+        }
+        let stacks = parse(&String::from_utf8_lossy(&text));
+        self.told += stacks.len();
+        if self.told >= self.map.max_entries() as usize / 2 {
+            self.make_room();
+        }
+        stacks
+    }
+
+    /// Takes out what was given out.
+    fn make_room(&mut self) {
+        let is_named = |key: &Vec<u8>| {
+            let value = self.map.lookup(key, MapFlags::ANY).ok().flatten();
+            value.and_then(|value| Some(u32::from_ne_bytes(*value.get(WORD..)?.first_chunk()?))) == Some(1)
+        };
+        let named: Vec<Vec<u8>> = self.map.keys().filter(is_named).collect();
+        // Nobody else takes any out.
+        named.iter().for_each(|key| _ = self.map.delete(key));
+        self.told = 0;
+    }
 }
 
-impl Source {
-    /// Takes out what was given out, if that is half of what there is room for.
-    fn make_room(&mut self) {
-        if self.told < self.map.max_entries() as usize / 2 {
-            return;
+impl Programs {
+    fn find(&mut self, number: u64) -> Option<Addresses> {
+        let key = number.to_ne_bytes();
+        let found = self.map.lookup(&key, MapFlags::ANY).ok().flatten()?;
+        self.told.push(key);
+        if self.told.len() >= self.map.max_entries() as usize / 2 {
+            // One that is there already was looked up in between.
+            self.told.drain(..).for_each(|key| _ = self.map.delete(&key));
         }
-        let is_told = |key: &Vec<u8>| {
-            let value = self.map.lookup(key, MapFlags::ANY).ok().flatten();
-            value.is_some_and(|value| value.get(Addresses::IS_TOLD..).is_some_and(|rest| rest.starts_with(&[1])))
-        };
-        let told: Vec<Vec<u8>> = self.map.keys().filter(is_told).collect();
-        // Nobody else takes any out.
-        told.iter().for_each(|key| _ = self.map.delete(key));
-        self.told = 0;
+        Addresses::parse(&found)
     }
 }
 
@@ -301,17 +336,12 @@ struct Addresses {
 }
 
 impl Addresses {
-    const SIZE: usize = Self::HEAD + FRAMES * 8;
-    const HEAD: usize = 24;
-    const IS_TOLD: usize = 12;
-
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let (head, frames) = bytes.split_at_checked(Self::HEAD)?;
-        let number = |at: usize| Some(u32::from_ne_bytes(*head.get(at..)?.first_chunk()?));
-        let (count, pid) = (number(8)? as usize, number(16)?);
-        let addresses =
-            frames.chunks_exact(8).take(count).filter_map(|bytes| Some(u64::from_ne_bytes(*bytes.first_chunk()?)));
-        Some(Self { number: u64::from_ne_bytes(*head.first_chunk()?), pid, addresses: addresses.collect() })
+        let word = |at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
+        let (count, pid) = (word(COUNT)? as usize, word(WORD)?);
+        let frames = bytes.get(FRAMES_AT..)?.chunks_exact(8).take(count);
+        let addresses = frames.filter_map(|bytes| Some(u64::from_ne_bytes(*bytes.first_chunk()?))).collect();
+        Some(Self { number: u64::from_ne_bytes(*bytes.first_chunk()?), pid, addresses })
     }
 }
 
@@ -370,11 +400,9 @@ mod tests {
 
     #[test]
     fn addresses_are_read_as_the_kernel_keeps_them() {
-        let mut bytes =
-            [&7u64.to_ne_bytes()[..], &2u32.to_ne_bytes(), &1u32.to_ne_bytes(), &9u32.to_ne_bytes(), &[0; 4]].concat();
+        let mut bytes = [&7u64.to_ne_bytes()[..], &2u32.to_ne_bytes(), &9u32.to_ne_bytes()].concat();
         bytes.extend((1..=FRAMES as u64).flat_map(u64::to_ne_bytes));
-        assert_eq!(bytes.len(), Addresses::SIZE);
         assert_eq!(Addresses::parse(&bytes), Some(Addresses { number: 7, pid: 9, addresses: vec![1, 2] }));
-        assert_eq!(Addresses::parse(&bytes[..20]), None);
+        assert_eq!(Addresses::parse(&bytes[..12]), None);
     }
 }

@@ -48,7 +48,12 @@ impl Child {
             Ok(found) => {
                 found.len() == question.addresses.len()
                     && found.iter().all(|names| names.len() <= INLINED)
-                    && found.iter().flatten().flat_map(|frame| [&frame.function, &frame.file]).flatten().all(is_short)
+                    && found
+                        .iter()
+                        .flatten()
+                        .flat_map(|frame| [&frame.function, &frame.file])
+                        .flatten()
+                        .all(|text| is_short(text))
             }
             Err(why) => is_short(why),
         };
@@ -56,7 +61,7 @@ impl Child {
     }
 }
 
-fn is_short(text: &String) -> bool {
+fn is_short(text: &str) -> bool {
     text.len() <= TEXT
 }
 

@@ -15,7 +15,7 @@ mod message;
 mod process;
 pub(crate) mod reader;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::time::Duration;
@@ -31,8 +31,8 @@ use process::{Process, Spot};
 const WAITING: usize = 4096;
 /// The reader ends if there is nothing to read for so long.
 const IDLE: Duration = Duration::from_secs(30);
-/// Files that have ended the reader, of which it is not asked again.
-const REFUSED: usize = 1024;
+/// Files that have ended the reader which are remembered.
+const HARMFUL: usize = 1024;
 /// Addresses that it is asked about at once.
 const AT_ONCE: usize = 32;
 
@@ -88,10 +88,17 @@ impl Symbols {
     }
 }
 
+/// What of a file ends the reader, and is not asked for again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Harm {
+    Lines,
+    Names,
+}
+
 #[derive(Default)]
 struct Namer {
     child: Option<Child>,
-    refused: HashSet<Source>,
+    harmful: HashMap<Source, Harm>,
     /// Processes that were looked at since the last time that there was nothing to do.
     processes: HashMap<u32, Result<Process, String>>,
 }
@@ -128,7 +135,7 @@ impl Namer {
     }
 
     fn name(&mut self, pid: u32, addresses: &[u64]) -> Result<Vec<StackFrame>, String> {
-        let Self { child, refused, processes } = self;
+        let Self { child, harmful, processes } = self;
         let process = processes.entry(pid).or_insert_with(|| Process::look_at(pid)).as_ref().map_err(Clone::clone)?;
         // All but the innermost are where a call will return to: the call is before that.
         let of_call = |(at, address): (usize, &u64)| if at == 0 { *address } else { address.saturating_sub(1) };
@@ -143,7 +150,7 @@ impl Namer {
         for (source, places) in by_source {
             for places in places.chunks(AT_ONCE) {
                 let addresses = places.iter().map(|at| spots[*at].address).collect();
-                let found = ask(child, refused, process, Question { source: source.clone(), addresses, lines: true });
+                let found = ask(child, harmful, process, Question { source: source.clone(), addresses, lines: true });
                 places.iter().zip(found).for_each(|(at, found)| names[*at] = found);
             }
         }
@@ -154,14 +161,15 @@ impl Namer {
 /// Asks the reader; and again without lines if it did not survive that: most of what it needs memory for are these.
 fn ask(
     child: &mut Option<Child>,
-    refused: &mut HashSet<Source>,
+    harmful: &mut HashMap<Source, Harm>,
     process: &Process,
     mut question: Question,
 ) -> Vec<Vec<StackFrame>> {
-    if refused.contains(&question.source) {
-        return Vec::new();
-    }
-    for lines in [true, false] {
+    let known = harmful.get(&question.source).copied();
+    for (lines, harm) in [(true, Harm::Lines), (false, Harm::Names)] {
+        if known == Some(Harm::Names) || known == Some(harm) {
+            continue;
+        }
         question.lines = lines;
         match ask_once(child, process, &question) {
             Ok(Ok(frames)) => return frames,
@@ -172,13 +180,13 @@ fn ask(
             Err(error) => {
                 tracing::warn!("the reader of symbols has ended with {} (lines: {lines}): {error}", question.source);
                 *child = None;
+                if harmful.len() >= HARMFUL {
+                    harmful.clear();
+                }
+                harmful.insert(question.source.clone(), harm);
             }
         }
     }
-    if refused.len() >= REFUSED {
-        refused.clear();
-    }
-    refused.insert(question.source);
     Vec::new()
 }
 

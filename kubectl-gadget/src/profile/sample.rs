@@ -65,7 +65,12 @@ impl Sample<'_> {
             ProgramStack::None => Vec::new(),
             ProgramStack::NotKept => vec![Frame::remark(NOT_KEPT)],
             ProgramStack::Known { frames, .. } if frames.is_empty() => vec![Frame::remark(NO_FRAMES)],
-            ProgramStack::Known { frames, .. } => frames.iter().map(|frame| Frame::of_program(frame)).collect(),
+            ProgramStack::Known { frames, .. } => {
+                let mut frames: Vec<Frame> = frames.iter().map(|frame| Frame::of_program(frame)).collect();
+                // Where a call comes from is always the same place; where the clock has struck is a different one each time.
+                frames[0].offset = None;
+                frames
+            }
         };
         kernel.into_iter().chain(program)
     }

@@ -12,6 +12,7 @@ mod drain;
 mod first_event;
 mod loss;
 mod opens;
+mod profiles;
 mod starts;
 mod streams;
 
@@ -21,7 +22,7 @@ use crate::stage::Stage;
 use crate::table::Table;
 
 /// Those that need no more than this host, in the order of the page.
-pub(crate) static ROWS: [&Row; 12] = [
+pub(crate) static ROWS: [&Row; 13] = [
     &opens::UNWATCHED,
     &opens::WATCHED,
     &beside::ROW,
@@ -34,6 +35,7 @@ pub(crate) static ROWS: [&Row; 12] = [
     &streams::ROW,
     &calls::ROW,
     &connections::ROW,
+    &profiles::ROW,
     // To come: dns.
 ];
 

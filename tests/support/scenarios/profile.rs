@@ -22,8 +22,6 @@ pub(super) static PROFILE: Scenario = Scenario {
 const SAMPLES: u64 = 150;
 /// How far from the share that is expected one of so many samples may be, in standard deviations.
 const DEVIATIONS: f64 = 5.0;
-/// How long the workload sleeps at a time.
-const SLEEP_NS: u64 = 20_000_000;
 
 /// The sum of a measure.
 pub fn sum<'a>(events: impl IntoIterator<Item = &'a &'a Value>, measure: &str) -> u64 {
@@ -83,10 +81,11 @@ fn runs(containers: &mut dyn Containers, options: &[&str]) -> Seen {
         seen.iter().filter(|line| line["type"] == "event").map(|event| event["samples"].as_u64().unwrap()).sum()
     };
     client.read_until_seen("enough samples", |seen| events(seen) >= SAMPLES);
+    let pid = client.seen.iter().find_map(|line| line["pid"].as_u64()).unwrap();
+    let before = cpu_ns(pid);
     let seen = client.stop();
+    let after = cpu_ns(pid);
     let events = seen.events();
-    let pid = events[0]["pid"].as_u64().unwrap();
-    let took = cpu_ns(pid);
     assert_eq!(seen.lost(), 0);
     for event in &events {
         assert!(event["pod"] == "web" && event["container"] == "app" && event["pid"] == pid, "{event}");
@@ -98,9 +97,9 @@ fn runs(containers: &mut dyn Containers, options: &[&str]) -> Seen {
         );
     }
     assert_share(&events, |function| format!("hot::{function}"));
-    // What the kernel has counted for the process until a moment later. An emulated processor may miss strikes of its clock.
+    // What the kernel has counted for the process. An emulated processor may miss strikes of its clock.
     let spent = sum(&events, "spent");
-    assert!(spent <= took + took / 5 && spent >= took / 2, "{spent} ns of {took}");
+    assert!(spent <= after + after / 5 && spent >= before / 2, "{spent} ns of {before} to {after}");
     seen
 }
 
@@ -124,9 +123,13 @@ fn waits(containers: &mut dyn Containers, options: &[&str], size: usize) -> Seen
         event["activity"] == "sleeping" && frames.any(|frame| frame.starts_with("do_nanosleep+"))
     };
     let sleeps: Vec<&Value> = events.iter().filter(in_nanosleep).copied().collect();
-    assert_eq!(sum(&sleeps, "samples"), size as u64, "{events:#?}");
-    let slept: u64 = fs::read_to_string(&log).unwrap().trim().parse().unwrap();
+    let written = fs::read_to_string(&log).unwrap();
+    let (left, slept) = written.split_once(' ').unwrap();
+    let [left, slept]: [u64; 2] = [left, slept].map(|number| number.parse().unwrap());
+    // A sleep that is over before it has begun is none: the machine may stand still in between.
+    assert!(left <= size as u64 && left >= size as u64 * 9 / 10, "{left} of {size}");
+    assert_eq!(sum(&sleeps, "samples"), left, "{events:#?}");
     let spent = sum(&sleeps, "spent");
-    assert!(spent >= size as u64 * SLEEP_NS && spent <= slept, "{spent} ns of {slept}");
+    assert!(spent >= slept * 9 / 10 && spent <= slept, "{spent} ns of {slept}");
     seen
 }
