@@ -13,9 +13,9 @@ use gadgets::decoder::Decoder;
 use gadgets::spec::{Host, Limits, Past, RunSpec, Selector};
 use gadgets::tasks::{Choice, TaskFilter};
 use gadgets::wire::{
-    ArgEntry, CgroupEntry, Clock, Dictionary, Failure, FailureKind, Frame, FrameEntry, GadgetStatus, Gap, Heartbeat, Hello, Loss,
-    Node, ProcessEnd, Program, Recorded, Recording, RecordingsRequest, Resume, Running, StackEntry, StackFrame, Stage, Status,
-    SyscallEntry, Trailer, UserStackEntry, VERSION, WireError,
+    ArgEntry, CgroupEntry, Clock, Dictionary, Failure, FailureKind, Frame, FrameEntry, GadgetStatus, Gap, Heartbeat,
+    Hello, Loss, Node, ProcessEnd, Program, Recorded, Recording, RecordingsRequest, Resume, Running, StackEntry,
+    StackFrame, Stage, Status, SyscallEntry, Trailer, UserStackEntry, VERSION, WireError,
 };
 use gadgets::workload::Workload;
 use libfuzzer_sys::fuzz_target;
