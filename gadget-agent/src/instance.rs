@@ -31,7 +31,7 @@ use crate::sums::Sums;
 use crate::symbols::Symbols;
 use crate::sync::lock;
 use crate::tasks;
-use crate::worker::{Parts, Worker};
+use crate::worker::Worker;
 
 /// Instances that may run at once: the bits of a mask.
 const MAX_INSTANCES: u32 = 64;
@@ -118,6 +118,14 @@ impl Key {
 pub(crate) struct About {
     pub(crate) variants: BTreeMap<String, String>,
     pub(crate) degraded: Vec<String>,
+}
+
+/// What a worker works with.
+pub(crate) struct Parts {
+    pub(crate) attached: Attached,
+    pub(crate) stacks: Stacks,
+    /// Of a gadget whose records are added up.
+    pub(crate) sums: Option<Sums>,
 }
 
 /// All instances of this agent.

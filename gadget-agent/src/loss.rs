@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gadgets::wire::{Loss, Stage};
+use gadgets::wire::{Gap, Loss, Stage};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
 
 use crate::clock;
@@ -66,6 +66,27 @@ impl KernelLoss {
     }
 }
 
+/// Runs of a gadget's programs that the kernel has left out, as of when that was told last.
+pub(crate) struct Missed {
+    count: u64,
+    as_of_ns: u64,
+}
+
+impl Missed {
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self { count: 0, as_of_ns: clock::boot_ns() }
+    }
+
+    /// A gap, if there are more by now.
+    pub(crate) fn tell(&mut self, now: u64) -> Option<Gap> {
+        let Self { count: before, as_of_ns: from_ns } = std::mem::replace(self, Self { count: now, ..Self::new() });
+        let count = now.checked_sub(before).filter(|count| *count > 0)?;
+        let reason = format!("the kernel left out {count} runs of a program that was interrupted by itself");
+        Some(Gap { from_ns, to_ns: self.as_of_ns, reason })
+    }
+}
+
 /// Losses that one session has not been told yet.
 pub(crate) struct Ledger {
     open: BTreeMap<(Stage, &'static str, u32), u64>,
@@ -109,5 +130,19 @@ impl Ledger {
             }
         };
         std::mem::take(&mut self.open).into_iter().map(loss).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_were_left_out_are_told_once() {
+        let mut missed = Missed::new();
+        assert_eq!(missed.tell(0), None);
+        let gap = missed.tell(3).expect("a gap");
+        assert!(gap.reason.contains("left out 3 runs") && gap.to_ns >= gap.from_ns, "{gap:?}");
+        assert_eq!(missed.tell(3), None);
     }
 }

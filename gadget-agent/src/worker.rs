@@ -12,9 +12,9 @@ use gadgets::wire::{Gap, Stage};
 use crate::clock;
 use crate::error::AgentError;
 use crate::held::Held;
-use crate::instance::{Command, Instances, Key};
+use crate::instance::{Command, Instances, Key, Parts};
 use crate::listing::Listing;
-use crate::loss::KernelLoss;
+use crate::loss::{KernelLoss, Missed};
 use crate::member::Member;
 use crate::pods::cgroup::Cgroup;
 use crate::pods::slots;
@@ -40,14 +40,6 @@ const SETTLED_NS: u64 = 10_000_000;
 /// How long who leaves waits for the names of what is on stacks.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What a worker works with.
-pub(crate) struct Parts {
-    pub(crate) attached: Attached,
-    pub(crate) stacks: Stacks,
-    /// Of a gadget whose records are added up.
-    pub(crate) sums: Option<Sums>,
-}
-
 /// What was taken out of the ring.
 struct Drained {
     records: usize,
@@ -65,7 +57,7 @@ pub(crate) struct Worker {
     ring: Ring,
     attached: Attached,
     /// Runs of its programs that the kernel has left out, as of the last tick, and when that was.
-    missed: (u64, u64),
+    missed: Missed,
     stream_sizes: HashMap<u16, u32>,
     kernel_loss: Vec<KernelLoss>,
     stacks: Stacks,
@@ -124,7 +116,7 @@ impl Worker {
             key,
             bit,
             inbox,
-            missed: (0, clock::boot_ns()),
+            missed: Missed::new(),
             attached,
             stream_sizes: schema.streams.iter().map(|stream| (stream.id, stream.size)).collect(),
             members: Vec::new(),
@@ -490,7 +482,7 @@ impl Worker {
         }
         let (mut gaps, seen) = tracker.gaps(self.gaps_seen);
         self.gaps_seen = seen;
-        gaps.extend(new_misses(&mut self.missed, load::missed_runs(&self.attached.object)));
+        gaps.extend(self.missed.tell(load::missed_runs(&self.attached.object)));
         let unsent_from = self.held.oldest().into_iter().chain(self.sums.as_ref().and_then(Sums::oldest)).min();
         let complete_to = self.drained_to.saturating_sub(SETTLED_NS).min(unsent_from.unwrap_or(u64::MAX));
         if let Some(recording) = &mut self.recording {
@@ -503,27 +495,5 @@ impl Worker {
             let recorded_to = self.recording.as_ref().map_or(u64::MAX, |recording| recording.complete_to(member));
             member.report(tracker, Some(complete_to.min(recorded_to)));
         }
-    }
-}
-
-/// A gap, if there are more runs that were left out than the last time.
-fn new_misses(missed: &mut (u64, u64), now: u64) -> Option<Gap> {
-    let (before, from_ns) = std::mem::replace(missed, (now, clock::boot_ns()));
-    let count = now.checked_sub(before).filter(|count| *count > 0)?;
-    let reason = format!("the kernel left out {count} runs of a program that was interrupted by itself");
-    Some(Gap { from_ns, to_ns: missed.1, reason })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_that_were_left_out_are_told_once() {
-        let mut missed = (0, 0);
-        assert_eq!(new_misses(&mut missed, 0), None);
-        let gap = new_misses(&mut missed, 3).expect("a gap");
-        assert!(gap.reason.contains("left out 3 runs") && gap.to_ns >= gap.from_ns, "{gap:?}");
-        assert_eq!(new_misses(&mut missed, 3), None);
     }
 }
