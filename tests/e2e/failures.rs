@@ -240,7 +240,7 @@ fn more_than_a_node_grants() {
     // What runs already can be shared; another ring of that size is too much.
     let second = Client::start(&[&["execsnoop"], &large[..]].concat());
     let third = [&["execsnoop", "--failed", "--local"], &large[..]].concat();
-    fails(&third, 1, &["free of the 448.0 MiB", "needs 272.0 MiB", "a smaller --buffer"]);
+    fails(&third, 1, &["free of the 352.0 MiB", "needs 272.0 MiB", "a smaller --buffer"]);
     Client::start(&["execsnoop", "--failed", "--socket", daemon.socket()]).stop();
     [first, second].into_iter().for_each(|client| _ = client.stop());
     assert_eq!(client_output(&[&third[..], &["--timeout", "1ms"]].concat()).status.code(), Some(0));
