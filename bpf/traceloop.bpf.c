@@ -312,7 +312,7 @@ int BPF_PROG(task_exits, struct task_struct *task)
 	bool is_out_of_memory;
 
 	forget_begin(task);
-	if (!gadget_wanted(&header, 0, task) || header.flags & GADGET_SETUP || has_ended_entering(task))
+	if (!gadget_wanted(&header, 0, task) || header.flags & GADGET_SETUP)
 		return 0;
 	record_last_call(&header, task);
 	if (BPF_CORE_READ(task, signal, live.counter))

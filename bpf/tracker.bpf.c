@@ -298,14 +298,10 @@ static __always_inline void mark(__u32 tgid, const struct entry_mark *as)
 	bpf_map_update_elem(&entering, &tgid, as, BPF_EXIST);
 }
 
-/* Whether there was a mark. */
-static __always_inline bool unmark(__u32 tgid)
+static __always_inline void unmark(__u32 tgid)
 {
-	bool was_marked = !(int)bpf_map_delete_elem(&entering, &tgid);
-
-	if (was_marked)
+	if (!(int)bpf_map_delete_elem(&entering, &tgid))
 		count_entering(-1);
-	return was_marked;
 }
 
 /* Marks a process that the current task puts into a cgroup, if that is a container's. */
@@ -391,20 +387,23 @@ int BPF_PROG(task_became_program, struct task_struct *task, int old_pid, struct 
 	return 0;
 }
 
+/* What its container does once it ends is not its runtime's any more. */
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(task_ended, struct task_struct *task)
 {
-	__u32 tgid = task->tgid, zero = 0, *ended = bpf_map_lookup_elem(&ended_entering, &zero);
-	bool was_entering;
+	__u32 tgid = task->tgid;
 
-	if (task->pid != task->tgid)
-		return 0;
-	/* What other threads of a marked one do then is not its runtime's any more. */
-	was_entering = unmark(tgid);
-	if (was_entering)
+	if (task->pid == task->tgid && bpf_map_lookup_elem(&entering, &tgid))
 		clear_new(task_cgroup(task));
-	if (ended)
-		*ended = was_entering ? tgid : 0;
+	return 0;
+}
+
+/* One that ends is seen at its end, and a moment longer on its processor: it keeps the mark until nothing of it is left. */
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(task_freed, struct task_struct *task)
+{
+	if (task->pid == task->tgid)
+		unmark(task->tgid);
 	return 0;
 }
 

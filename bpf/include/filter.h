@@ -104,14 +104,6 @@ struct {
 	__type(value, __u64);
 } entering_count SEC(".maps");
 
-/* The process that has ended last on this CPU, if it was such a one then: its mark is gone when gadgets see its end. 0 if it was not. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} ended_entering SEC(".maps");
-
 const volatile __u64 gadget_instance = 0; /* this instance's bit */
 
 /*
@@ -357,11 +349,3 @@ static __always_inline bool gadget_wanted(struct gadget_header *header, __u16 st
 		gadget_cgroup_wanted(&(record)->header, stream, task_cgroup(task)) &&                                  \
 			known_task_wanted((record)->pid, (record)->uid, (record)->comm);                               \
 	})
-
-/* Whether the current task, which ends, is one that was on its way into a container. For programs at sched_process_exit. */
-static __always_inline bool has_ended_entering(struct task_struct *task)
-{
-	__u32 zero = 0, *ended = bpf_map_lookup_elem(&ended_entering, &zero);
-
-	return ended && *ended == task_pid(task);
-}

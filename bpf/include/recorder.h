@@ -59,14 +59,14 @@ struct {
 	__type(value, __u16);
 } recorder_free SEC(".maps");
 
-/* What a CPU fills of a queue's pages, and what it has written over of the queue's records. */
+/* What a CPU fills of a queue's pages, and what it knows of the queue's records. */
 struct recorder_place {
 	__u32 queue; /* the tag that this is about; 0 if nothing has come of it here yet */
 	__u32 page;
 	__u32 taken;   /* pages so far that nobody had, */
 	__u32 returns; /* and how often it had to begin one of the queue's anew */
-	__u64 overwritten;    /* how many records, */
-	__u64 overwritten_to; /* and the time of the last of them */
+	__u64 made;	       /* records that there have been, also if they had no room */
+	__u64 overwritten_to; /* the time of the last of the queue's that it has written over */
 };
 
 struct {
@@ -204,20 +204,19 @@ struct recorder_slot {
 	char *record; /* NULL if there is no room; that was counted */
 };
 
-/*
- * Counts what is lost of a queue, and notes from where on the rest is whole. What was noted of whoever had the queue before is
- * over; and what is lost of them now was told when others got it: later tags are larger.
- */
-static __always_inline void recorder_overwrite(struct recorder_place *place, __u32 queue, __u64 count, __u64 last)
+/* Begins to note of a queue. What was noted of whoever had it before is over. */
+static __always_inline void recorder_begin(struct recorder_place *place, __u32 queue)
 {
-	if (place->queue > queue)
+	if (place->queue == queue)
 		return;
-	if (place->queue != queue) {
-		place->queue = queue;
-		place->overwritten = 0;
-		place->overwritten_to = 0;
-	}
-	place->overwritten += count;
+	place->queue = queue;
+	place->made = 0;
+	place->overwritten_to = 0;
+}
+
+/* Notes from where on the queue's records are whole. */
+static __always_inline void recorder_overwrite(struct recorder_place *place, __u64 last)
+{
 	if (place->overwritten_to < last)
 		place->overwritten_to = last;
 }
@@ -231,8 +230,11 @@ static __always_inline void recorder_give_up(const struct recorder_page *page)
 	if (!page->count)
 		return;
 	former = bpf_map_lookup_elem(&recorder_places, &number);
-	if (former)
-		recorder_overwrite(former, queue, page->count, page->last);
+	/* Later tags are larger: if others have the queue by now, nobody asks for these records any more. */
+	if (!former || former->queue > queue)
+		return;
+	recorder_begin(former, queue);
+	recorder_overwrite(former, page->last);
 }
 
 /* Has this CPU fill a free page, or the oldest of the queue, or if it has no other its own from the start. */
@@ -293,12 +295,14 @@ static __always_inline struct recorder_slot recorder_reserve(void *ring, const s
 	else
 		slot.page = NULL;
 	if (!slot.page || used > sizeof(slot.page->records) - size) {
+		recorder_begin(place, queue);
 		slot.page = recorder_turn(place, queue, header->time);
 		used = 0;
 	}
+	place->made++;
 	if (!slot.page) {
 		/* All pages are other CPUs': one too few is as if it had been written over. */
-		recorder_overwrite(place, queue, 1, header->time);
+		recorder_overwrite(place, header->time);
 		return slot;
 	}
 	slot.record = slot.page->records + used;

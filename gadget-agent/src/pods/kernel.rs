@@ -74,8 +74,8 @@ pub(crate) struct Filter {
 }
 
 /// Its maps.
-const SHARED: [&str; 8] =
-    ["cgroups", "cgroup_notes", "cgroup_round", "left_out", "masks", "entering", "entering_count", "ended_entering"];
+const SHARED: [&str; 7] =
+    ["cgroups", "cgroup_notes", "cgroup_round", "left_out", "masks", "entering", "entering_count"];
 
 impl Filter {
     /// The maps, by name.

@@ -18,8 +18,9 @@ pub(super) struct Place {
     /// The page that it fills; 0 if none.
     pub(super) page: u32,
     pub(super) turns: Turns,
-    /// Records of the queue that it has written over, and the time of the last of them.
-    pub(super) overwritten: u64,
+    /// Records that it has made for the queue.
+    pub(super) made: u64,
+    /// The time of the last of the queue's that it has written over; 0 if there is none.
     pub(super) overwritten_to: u64,
 }
 
@@ -30,8 +31,8 @@ impl Place {
         let u32_at = |at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
         let u64_at = |at: usize| Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
         let turns = Turns { taken: u32_at(8)?, returns: u32_at(12)? };
-        let (overwritten, overwritten_to) = (u64_at(16)?, u64_at(24)?);
-        Some(Self { queue: u32_at(0)?, page: u32_at(4)?, turns, overwritten, overwritten_to })
+        let (made, overwritten_to) = (u64_at(16)?, u64_at(24)?);
+        Some(Self { queue: u32_at(0)?, page: u32_at(4)?, turns, made, overwritten_to })
     }
 }
 

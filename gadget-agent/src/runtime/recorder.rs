@@ -2,7 +2,7 @@
 //! `bpf/include/recorder.h`, which says how; here is who has how many pages. [`super::replay`] gives out what is on them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
@@ -170,7 +170,7 @@ impl Recorder {
         let mut over: Vec<_> = over.collect();
         over.sort_unstable();
         over.truncate(missing);
-        // All pages are looked at for it: not for each container that comes.
+        // All processors are waited for: not for each container that comes.
         if over.is_empty() || missing < SPARES / 2 {
             return;
         }
@@ -179,13 +179,8 @@ impl Recorder {
         }
         // Somebody of whom nobody wants anything may be at it just now.
         self.wait_for_programs();
-        let mut records = HashMap::new();
-        for head in self.heads() {
-            *records.entry(head.queue).or_default() += u64::from(head.count);
-        }
         for (.., tag) in over {
-            let kept = records.get(&tag).copied().unwrap_or_default();
-            if let Err(error) = self.use_again(tag, kept) {
+            if let Err(error) = self.use_again(tag) {
                 tracing::warn!("a queue of the recorder is lost: {error}");
             }
         }
@@ -202,11 +197,11 @@ impl Recorder {
         }
     }
 
-    /// Makes a queue that nobody finds a spare one. So many of its records are there still.
-    fn use_again(&mut self, tag: u32, kept: u64) -> libbpf_rs::Result<()> {
+    /// Makes a queue that nobody finds a spare one.
+    fn use_again(&mut self, tag: u32) -> libbpf_rs::Result<()> {
         let number = (tag % FIRST_USE) as usize;
         let places = self.places(number);
-        let (overwritten, _) = self.overwritten(number);
+        let (made, _) = self.made(number);
         let room = self.free.max_entries();
         let Some(queue) = self.queues.get_mut(number) else { return Ok(()) };
         let owner = queue.owner.take();
@@ -221,7 +216,7 @@ impl Recorder {
         let nothing = vec![vec![0; Place::SIZE]; places.len()];
         self.places.update_percpu(&(number as u32).to_ne_bytes(), &nothing, MapFlags::ANY)?;
         self.forgotten.cgroups += 1;
-        self.forgotten.records += overwritten + kept;
+        self.forgotten.records += made;
         if let Some(owner) = owner {
             self.cgroups.remove(&owner.cgroup);
         }
@@ -276,12 +271,20 @@ impl Recorder {
         places.iter().flatten().filter_map(|bytes| Place::of(bytes)).collect()
     }
 
-    /// How many of a queue's records were written over, and the time of the last of them.
-    fn overwritten(&self, number: usize) -> (u64, u64) {
+    /// How many records a queue has had, and the time of the last that was written over.
+    fn made(&self, number: usize) -> (u64, u64) {
         let tag = self.queues.get(number).map(|queue| queue.tag);
         let places = self.places(number);
         let places = places.iter().filter(|place| Some(place.queue) == tag);
-        places.fold((0, 0), |(count, to), place| (count + place.overwritten, to.max(place.overwritten_to)))
+        places.fold((0, 0), |(count, to), place| (count + place.made, to.max(place.overwritten_to)))
+    }
+
+    /// How many of a queue's records were written over, and the time of the last of them. `kept` is what was there just before.
+    fn overwritten(&self, number: usize, kept: Option<&Kept>) -> (u64, u64) {
+        let (made, overwritten_to) = self.made(number);
+        // Some may have come since.
+        let missing = made.saturating_sub(kept.map_or(0, |kept| kept.count));
+        (if overwritten_to > 0 { missing } else { 0 }, overwritten_to)
     }
 
     /// Sees to it that so many that are there already find a queue each.
@@ -394,8 +397,9 @@ impl Recorder {
         let now = clock::boot_ns();
         let since = past.since_ms.map(|ms| now.saturating_sub(u64::from(ms) * 1_000_000)).unwrap_or_default();
         let heads = self.heads();
+        let kept = kept(&heads);
         let parts = self.owned().map(|(queue, owner)| {
-            let (overwritten, overwritten_to) = self.overwritten(queue.number());
+            let (overwritten, overwritten_to) = self.overwritten(queue.number(), kept.get(&queue.tag));
             let last = past.last.and_then(|last| self.nth_last(&heads, queue.tag, last));
             let after_ns = since.max(last.map_or(0, |time| time.saturating_sub(1)));
             // Of what is older nobody wants to know.
@@ -411,7 +415,7 @@ impl Recorder {
         let (now, after_ns) = (clock::boot_ns(), former.given_to_ns());
         let mut missed = Vec::new();
         let parts = self.owned().map(|(queue, owner)| {
-            let (_, overwritten_to) = self.overwritten(queue.number());
+            let (_, overwritten_to) = self.made(queue.number());
             if overwritten_to > after_ns {
                 missed.push((owner.cgroup, overwritten_to));
             }
@@ -428,20 +432,15 @@ impl Recorder {
 
     /// What there is of each cgroup.
     pub(crate) fn recorded(&self) -> Vec<Recorded> {
-        let mut kept: BTreeMap<u32, (u64, u64, u64)> = BTreeMap::new();
-        for head in self.heads() {
-            let (count, first, last) = kept.entry(head.queue).or_insert((0, u64::MAX, 0));
-            *count += u64::from(head.count);
-            (*first, *last) = ((*first).min(head.first_ns), (*last).max(head.last_ns));
-        }
+        let kept = kept(&self.heads());
         let recorded = self.owned().map(|(queue, owner)| {
             let kept = kept.get(&queue.tag);
             Recorded {
                 cgroup: self.cgroup(owner.cgroup),
                 bytes: u64::from(queue.pages) * u64::from(PAGE),
-                kept: kept.map_or(0, |(count, ..)| *count),
-                overwritten: self.overwritten(queue.number()).0,
-                between_ns: kept.map(|(_, first, last)| (*first, *last)),
+                kept: kept.map_or(0, |kept| kept.count),
+                overwritten: self.overwritten(queue.number(), kept).0,
+                between_ns: kept.map(|kept| (kept.first_ns, kept.last_ns)),
                 is_gone: owner.is_gone(),
                 end: owner.end,
             }
@@ -486,4 +485,24 @@ impl Recorder {
     fn copy(&self, number: u32) -> Option<Page> {
         Page::of(number, self.pages.lookup(&number.to_ne_bytes(), MapFlags::ANY).ok()??)
     }
+}
+
+/// What is there of a queue.
+struct Kept {
+    count: u64,
+    /// Times of the first and the last of these.
+    first_ns: u64,
+    last_ns: u64,
+}
+
+/// The same of each, by its tag.
+fn kept(heads: &[Head]) -> HashMap<u32, Kept> {
+    let mut kept = HashMap::new();
+    for head in heads {
+        let of_queue = kept.entry(head.queue).or_insert(Kept { count: 0, first_ns: u64::MAX, last_ns: 0 });
+        of_queue.count += u64::from(head.count);
+        of_queue.first_ns = of_queue.first_ns.min(head.first_ns);
+        of_queue.last_ns = of_queue.last_ns.max(head.last_ns);
+    }
+    kept
 }
