@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * snapshot-socket: the sockets that processes have open.
+ * snapshot-socket: the sockets that processes have open, and connections that nobody has: not yet, or not any more.
  */
+#include "connection_table.h"
 #include "filter.h"
 #include "endpoint.h"
 #include "file.h"
+#include "network.h"
 
 /* Of IP by number; the others have none. */
 enum socket_protocol {
@@ -86,6 +88,20 @@ struct unix_socket {
 
 struct unix_socket gadget_stream_1 SEC(".gadget.streams") = {};
 
+/* A connection of TCP that waits to be accepted, or was closed: of no process. */
+struct unheld_socket {
+	struct gadget_header header;
+	enum socket_state state;
+	gadget_bytes recv_queue;
+	gadget_bytes send_queue;
+	enum socket_protocol protocol;
+	__u32 reserved;
+	gadget_endpoint local;
+	gadget_peer peer;
+};
+
+struct unheld_socket gadget_stream_2 SEC(".gadget.streams") = {};
+
 #define UNIX_PATH_MAX 108
 #define AF_UNIX 1
 /* Packets in a queue that are looked at. */
@@ -114,9 +130,19 @@ static __always_inline __u64 queued_bytes(struct sock *sk)
 }
 
 /* What waits for those who take it, and for those who send. */
-static __always_inline void read_queues(struct holder *holder, struct sock *sk, __u16 family, __u16 protocol)
+static __always_inline void read_tcp_queues(const struct sock *sk, gadget_bytes *recv, gadget_bytes *send)
 {
 	const struct tcp_sock *tcp_sock = (const void *)sk;
+
+	*recv = BPF_CORE_READ(tcp_sock, rcv_nxt) - BPF_CORE_READ(tcp_sock, copied_seq);
+	*send = BPF_CORE_READ(tcp_sock, write_seq) - BPF_CORE_READ(tcp_sock, snd_una);
+	/* A peer's FIN counts, and is not read. */
+	if ((__s32)*recv < 0)
+		*recv = 0;
+}
+
+static __always_inline void read_queues(struct holder *holder, struct sock *sk, __u16 family, __u16 protocol)
+{
 	const struct udp_sock *udp_sock = (const void *)sk;
 
 	/* One is there as long as the socket is. */
@@ -127,11 +153,7 @@ static __always_inline void read_queues(struct holder *holder, struct sock *sk, 
 	} else if (family == AF_UNIX) {
 		holder->recv_queue = queued_bytes(sk);
 	} else if (protocol == tcp) {
-		holder->recv_queue = BPF_CORE_READ(tcp_sock, rcv_nxt) - BPF_CORE_READ(tcp_sock, copied_seq);
-		holder->send_queue = BPF_CORE_READ(tcp_sock, write_seq) - BPF_CORE_READ(tcp_sock, snd_una);
-		/* A peer's FIN counts, and is not read. */
-		if ((__s32)holder->recv_queue < 0)
-			holder->recv_queue = 0;
+		read_tcp_queues(sk, &holder->recv_queue, &holder->send_queue);
 	} else {
 		holder->recv_queue = BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter);
 		if (protocol == udp || protocol == udplite)
@@ -183,6 +205,39 @@ static __always_inline void show_unix(struct seq_file *seq, const struct holder 
 	bpf_seq_write(seq, &record, sizeof(record.socket) + length);
 }
 
+/* The table of the host's network namespace, which is mostly everybody's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct inet_hashinfo *);
+} table SEC(".maps");
+
+/* Comes first: it lists nothing, but finds out whose the connections are. */
+SEC("iter/task")
+int list_networks(struct bpf_iter__task *ctx)
+{
+	struct inet_hashinfo *own, **known;
+	struct task_struct *task = ctx->task;
+	__u32 zero = 0;
+	struct net *net;
+
+	if (!task || task->pid != task->tgid)
+		return 0;
+	net = BPF_CORE_READ(task, nsproxy, net_ns);
+	known = bpf_map_lookup_elem(&table, &zero);
+	if (!net || !known)
+		return 0;
+	network_found(net, task);
+	own = connection_table(net);
+	if (!*known)
+		*known = own;
+	/* What is in a table of its own is not seen. */
+	if (*known != own && slot_wanted(network_slot(net)))
+		gadget_count_lost(network_slot(net));
+	return 0;
+}
+
 SEC("iter/task_file")
 int list_sockets(struct bpf_iter__task_file *ctx)
 {
@@ -211,6 +266,97 @@ int list_sockets(struct bpf_iter__task_file *ctx)
 		show_unix(ctx->meta->seq, &holder, sk);
 	else
 		show_internet(ctx->meta->seq, &holder, sk, protocol);
+	return 0;
+}
+
+/* Whether somebody wants a connection that is of no process, whose owner is its creator or listener, or else the pod of its network. */
+static __always_inline bool unheld_wanted(struct unheld_socket *socket, const struct sock *owner, struct net *net)
+{
+	__u64 cgroup = owner ? socket_cgroup(owner) : 0;
+	__u32 slot = SLOT_HOST;
+	bool is_new;
+
+	if (cgroup)
+		slot = slot_of(cgroup, &is_new);
+	if (slot == SLOT_HOST) {
+		cgroup = 0;
+		slot = network_slot(net);
+	}
+	return gadget_slot_wanted(&socket->header, 2, slot, cgroup);
+}
+
+/* One that was found. Only who reads the list is at it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct unheld_socket);
+} found SEC(".maps");
+
+static __always_inline struct unheld_socket *get_found(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&found, &zero);
+}
+
+/*
+ * Whether somebody wants this socket, and no process has it: then it is what was found. A function of its own, not inlined and not
+ * static, is verified once instead of once for each step.
+ */
+__noinline int find_unheld(__u64 address)
+{
+	struct sock *sk = (void *)address;
+	const struct inet_timewait_sock *ended = (const void *)sk;
+	struct unheld_socket *socket = get_found();
+	const struct sock *owner = NULL;
+
+	if (!socket || !is_internet(BPF_CORE_READ(sk, __sk_common.skc_family)))
+		return false;
+	socket->recv_queue = 0;
+	socket->send_queue = 0;
+	socket->state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	if (socket->state == time_wait) {
+		socket->state = BPF_CORE_READ(ended, tw_substate);
+	} else if (socket->state == TCP_NEW_SYN_RECV) {
+		socket->state = syn_recv;
+		owner = BPF_CORE_READ(sk, __sk_common.skc_listener);
+	} else {
+		if (BPF_CORE_READ(sk, sk_socket, file))
+			return false;
+		owner = sk;
+		read_tcp_queues(sk, &socket->recv_queue, &socket->send_queue);
+	}
+	if (!unheld_wanted(socket, owner, BPF_CORE_READ(sk, __sk_common.skc_net.net)))
+		return false;
+	socket->header.size = sizeof(*socket);
+	socket->protocol = tcp;
+	endpoint_of_socket(&socket->local, sk);
+	endpoint_of_peer(&socket->peer, sk);
+	return true;
+}
+
+SEC("iter/bpf_map_elem")
+int list_table_parts(struct bpf_iter__bpf_map_elem *ctx)
+{
+	__u32 *part = ctx->key, zero = 0, steps;
+	struct inet_hashinfo **known = bpf_map_lookup_elem(&table, &zero);
+	struct unheld_socket *socket = get_found();
+	struct table_walk walk;
+	struct sock *sk;
+
+	/* Who lists processes means nothing that has none. */
+	if (!part || !known || !socket || gadget_pids == TASK_ONLY || gadget_uids == TASK_ONLY || gadget_comms == TASK_ONLY)
+		return 0;
+	walk = table_walk(*known, *part);
+	for (steps = 0; steps < TABLE_PART_STEPS; steps++) {
+		if (table_walk_ends(&walk))
+			return 0;
+		sk = table_walk_step(&walk);
+		if (sk && find_unheld((__u64)sk))
+			bpf_seq_write(ctx->meta->seq, socket, sizeof(*socket));
+	}
+	gadget_count_lost(SLOT_SHARED);
 	return 0;
 }
 

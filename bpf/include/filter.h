@@ -140,6 +140,24 @@ static __always_inline __u64 current_cgroup(struct task_struct *task)
 	return (*state)->cgroup->kn->id;
 }
 
+/* The cgroup that the kernel keeps with a socket; 0 if it keeps none. */
+static __always_inline __u64 socket_cgroup(const struct sock *sk)
+{
+	struct cgroup *cgroup;
+
+	if (gadget_controller != HIERARCHY_UNIFIED)
+		return 0;
+	if (bpf_core_field_exists(struct sock_cgroup_data___v5_14, val)) {
+		/* A pointer, unless its lowest bits say that it is something else. */
+		__u64 value = BPF_CORE_READ((const struct sock___v5_14 *)sk, sk_cgrp_data.val);
+
+		cgroup = value & 3 ? NULL : (struct cgroup *)value;
+	} else {
+		cgroup = BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
+	}
+	return cgroup ? BPF_CORE_READ(cgroup, kn, id) : 0;
+}
+
 static __always_inline bool is_entering(struct task_struct *task)
 {
 	__u32 zero = 0, tgid;
@@ -299,10 +317,9 @@ static __always_inline bool cgroup_wanted(__u64 cgroup)
 	return slot_wanted(slot_of(cgroup, &is_new));
 }
 
-static __always_inline bool fill_if_wanted(struct gadget_header *header, __u16 stream, __u64 cgroup, bool *is_new)
+/* Fills the header for what is of a slot, and of this cgroup there, if somebody wants it. 0 is none for certain. */
+static __always_inline bool gadget_slot_wanted(struct gadget_header *header, __u16 stream, __u32 slot, __u64 cgroup)
 {
-	__u32 slot = slot_of(cgroup, is_new);
-
 	if (!slot_wanted(slot))
 		return false;
 	header->stream = stream;
@@ -312,6 +329,13 @@ static __always_inline bool fill_if_wanted(struct gadget_header *header, __u16 s
 	header->slot = slot;
 	header->reserved = 0;
 	return true;
+}
+
+static __always_inline bool fill_if_wanted(struct gadget_header *header, __u16 stream, __u64 cgroup, bool *is_new)
+{
+	__u32 slot = slot_of(cgroup, is_new);
+
+	return gadget_slot_wanted(header, stream, slot, cgroup);
 }
 
 /* Fills the header for an event of a cgroup, if somebody wants it. */

@@ -87,7 +87,7 @@ struct gadget_header {
 	__u16 stream; /* the third argument of its GADGET_STREAM */
 	__u16 flags;  /* GADGET_SETUP, GADGET_RECORDED_OWNER */
 	__u64 time;   /* CLOCK_BOOTTIME, ns */
-	__u64 cgroup; /* id in the hierarchy that is followed: see filter.h */
+	__u64 cgroup; /* id in the hierarchy that is followed: see filter.h; 0 if the slot is all that is known */
 	__u32 slot;   /* which slot let it through: see filter.h */
 	__u32 reserved;
 };

@@ -52,8 +52,11 @@ struct cred {
 	struct user_namespace *user_ns;
 };
 
+struct net;
+
 struct nsproxy {
 	struct mnt_namespace *mnt_ns;
+	struct net *net_ns;
 };
 
 struct css_set;
@@ -214,6 +217,7 @@ enum {
 	TCP_FIN_WAIT1 = 4,
 	TCP_CLOSE = 7,
 	TCP_LISTEN = 10,
+	TCP_NEW_SYN_RECV = 12, /* a request: the other end has not answered yet */
 };
 
 struct hlist_node {
@@ -230,9 +234,45 @@ struct net_device {
 	struct hlist_node index_hlist;
 };
 
+struct hlist_nulls_node {
+	struct hlist_nulls_node *next; /* odd at the end */
+};
+
+struct hlist_nulls_head {
+	struct hlist_nulls_node *first;
+};
+
+struct inet_ehash_bucket {
+	struct hlist_nulls_head chain;
+};
+
+/* Where TCP finds its connections. */
+struct inet_hashinfo {
+	struct inet_ehash_bucket *ehash;
+	unsigned int ehash_mask;
+};
+
+struct inet_timewait_death_row {
+	struct inet_hashinfo *hashinfo;
+};
+
+struct netns_ipv4 {
+	struct inet_timewait_death_row tcp_death_row;
+};
+
+/* 5.17 to 6.0 */
+struct netns_ipv4___v5_17 {
+	struct inet_timewait_death_row *tcp_death_row;
+};
+
 struct net {
 	struct ns_common ns;
 	struct hlist_head *dev_index_head;
+	struct netns_ipv4 ipv4;
+};
+
+struct net___v5_17 {
+	struct netns_ipv4___v5_17 ipv4;
 };
 
 typedef struct {
@@ -254,6 +294,8 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	unsigned long skc_flags;
+	struct sock *skc_listener; /* of a request */
+	struct hlist_nulls_node skc_nulls_node;
 };
 
 struct sock_cgroup_data {
@@ -309,6 +351,12 @@ struct sock {
 struct socket {
 	struct sock *sk;
 	struct file *file;
+};
+
+/* What is left of a connection, until nothing of it can come any more. */
+struct inet_timewait_sock {
+	struct sock_common __tw_common;
+	volatile unsigned char tw_substate;
 };
 
 struct sockaddr_un {

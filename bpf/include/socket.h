@@ -35,24 +35,6 @@ struct {
 	__type(value, __u64); /* cgroup */
 } socket_listeners SEC(".maps");
 
-/* The cgroup that the kernel keeps with a socket; 0 if it keeps none. */
-static __always_inline __u64 socket_cgroup(const struct sock *sk)
-{
-	struct cgroup *cgroup;
-
-	if (gadget_controller != HIERARCHY_UNIFIED)
-		return 0;
-	if (bpf_core_field_exists(struct sock_cgroup_data___v5_14, val)) {
-		/* A pointer, unless its lowest bits say that it is something else. */
-		__u64 value = BPF_CORE_READ((const struct sock___v5_14 *)sk, sk_cgrp_data.val);
-
-		cgroup = value & 3 ? NULL : (struct cgroup *)value;
-	} else {
-		cgroup = BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
-	}
-	return cgroup ? BPF_CORE_READ(cgroup, kn, id) : 0;
-}
-
 static __always_inline struct listener socket_address(const struct sock *sk)
 {
 	struct listener address = {

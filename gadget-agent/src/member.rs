@@ -185,7 +185,11 @@ impl Member {
             }
             self.untold_stacks.push(Arc::clone(stack));
         }
+        let begin = self.batch.len();
         self.batch.extend_from_slice(record);
+        if header.cgroup == 0 {
+            Header::set_cgroup(&mut self.batch[begin..], id);
+        }
         self.in_batch += 1;
         if self.batch.len() >= BATCH_BYTES {
             self.flush();

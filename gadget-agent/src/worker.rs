@@ -73,7 +73,7 @@ pub(crate) struct Worker {
     listing: Option<Listing>,
     members: Vec<Member>,
     /// What the tracker said, as of `generation`.
-    cgroups: HashMap<u64, Option<Arc<Cgroup>>>,
+    cgroups: HashMap<(u32, u64), Option<Arc<Cgroup>>>,
     generation: u64,
     /// Records out of the ring, back to back.
     records: Vec<u8>,
@@ -427,7 +427,8 @@ impl Worker {
         if header.slot == slots::HOST {
             return None;
         }
-        self.cgroups.entry(header.cgroup).or_insert_with(|| self.tracker.get(header.cgroup)).clone()
+        let (slot, id) = (header.slot, header.cgroup);
+        self.cgroups.entry((slot, id)).or_insert_with(|| self.tracker.owner(slot, id)).clone()
     }
 
     fn deliver(&mut self, header: &Header, record: &[u8], cgroup: Option<&Arc<Cgroup>>) {
@@ -452,7 +453,7 @@ impl Worker {
         let mut doubtful = 0;
         for record in self.held.iter() {
             let Ok(header) = Header::read(record) else { continue };
-            let pending = self.tracker.get(header.cgroup);
+            let pending = self.tracker.owner(header.slot, header.cgroup);
             let unnamed = pending.map(|cgroup| Arc::new(cgroup.without_names()));
             let stacks = self.stacks.in_record(&header, record);
             if !member.take(&header, record, unnamed.as_ref(), &stacks) {

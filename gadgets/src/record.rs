@@ -29,7 +29,7 @@ pub struct Header {
     pub flags: u16,
     /// CLOCK_BOOTTIME, ns.
     pub time: u64,
-    /// Its id in the hierarchy that the agent follows.
+    /// Its id in the hierarchy that the agent follows; 0 if the kernel does not say which one of its slot's.
     pub cgroup: u64,
     /// The filter's slot that let it through; 0 for the host's.
     pub slot: u32,
@@ -67,6 +67,13 @@ impl Header {
             return Err(short(size as usize));
         }
         Ok(Self { size, stream: u16_at(4), flags: u16_at(6), time: u64_at(8), cgroup: u64_at(16), slot: u32_at(24) })
+    }
+
+    /// Says of a record which cgroup's it is.
+    pub fn set_cgroup(record: &mut [u8], cgroup: u64) {
+        if let Some(member) = record.get_mut(16..24) {
+            member.copy_from_slice(&cgroup.to_le_bytes());
+        }
     }
 }
 

@@ -20,14 +20,14 @@ fn pods_name() -> String {
 
 /// Runs `tests/support/pods`.
 pub fn pods(args: &[&str]) -> String {
-    pods_from(None, args)
+    pods_with(None, args)
 }
 
-/// The same with another root file system than the usual one.
-fn pods_from(root: Option<&Path>, args: &[&str]) -> String {
+/// The same with a setting of its environment.
+fn pods_with(setting: Option<(&str, &Path)>, args: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/pods");
     let mut command = Command::new(script);
-    command.envs(root.map(|root| ("PODS_ROOT", root)));
+    command.envs(setting);
     let output = command.args(args).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "pods {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -52,7 +52,12 @@ impl Pod {
 
     /// Starts a container with a root file system of its own.
     pub fn run_from(&self, root: &Path, container: &str, command: &[&str]) {
-        pods_from(Some(root), &[&["run", &self.full_name, container], command].concat());
+        pods_with(Some(("PODS_ROOT", root)), &[&["run", &self.full_name, container], command].concat());
+    }
+
+    /// Starts a container in the pod's own network, in which there is only loopback.
+    pub fn run_alone(&self, container: &str, command: &[&str]) {
+        pods_with(Some(("PODS_NETWORK", "own".as_ref())), &[&["run", &self.full_name, container], command].concat());
     }
 
     /// Runs a container to its end, without a sandbox, and removes it.
@@ -95,12 +100,19 @@ impl RealPods {
         static TURN: Mutex<()> = Mutex::new(());
         Self { pods: BTreeMap::new(), _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner) }
     }
+
+    fn pod(&mut self, name: &str) -> &Pod {
+        self.pods.entry(name.to_owned()).or_insert_with(|| Pod { full_name: name.to_owned() })
+    }
 }
 
 impl Containers for RealPods {
     fn start(&mut self, pod: &str, container: &str, command: &[&str]) {
-        let new = || Pod { full_name: pod.to_owned() };
-        self.pods.entry(pod.to_owned()).or_insert_with(new).run(container, command);
+        self.pod(pod).run(container, command);
+    }
+
+    fn start_alone(&mut self, pod: &str, container: &str, command: &[&str]) {
+        self.pod(pod).run_alone(container, command);
     }
 
     fn wait(&mut self, pod: &str, container: &str) {

@@ -102,10 +102,13 @@ pub(super) fn socket(family: i32, kind: i32) -> OwnedFd {
 
 /// Sets an option to 1.
 pub(super) fn set_option(socket: &impl AsRawFd, level: i32, name: i32) {
-    let on: i32 = 1;
-    let size = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: the kernel reads `on` only.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const on).cast(), size) };
+    set_option_to(socket, level, name, 1);
+}
+
+pub(super) fn set_option_to(socket: &impl AsRawFd, level: i32, name: i32, value: i32) {
+    let size = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the kernel reads `value` only.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
     assert_eq!(result, 0, "setsockopt: {}", Errno::last());
 }
 

@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, Uid, execve, fork, pause, pipe, setuid};
 
+use super::binds::set_option_to;
 use super::{c, in_child, log, refs};
 
 pub(super) fn forks(count: usize, log_path: &str) {
@@ -138,7 +139,31 @@ fn open_sockets(path: &str) -> impl Sized + use<> {
     let abstracted = UnixDatagram::bind_addr(&abstracted).unwrap();
     let mut pair = UnixStream::pair().unwrap();
     pair.0.write_all(b"1234567").unwrap();
-    (listener, connected, accepted, waiting, all, (datagrams, sender, named, abstracted, pair))
+    let closed = close_connections(&all);
+    (listener, connected, accepted, waiting, all, (datagrams, sender, named, abstracted, pair, closed))
+}
+
+/// Connections of which one end is closed, or both are; and one that is not quite there.
+fn close_connections(listener: &TcpListener) -> impl Sized + use<> {
+    let port = listener.local_addr().unwrap().port();
+    let connect = |host: &str| (TcpStream::connect((host, port)).unwrap(), listener.accept().unwrap().0);
+    for host in ["127.0.0.1", "::1"] {
+        let (caller, answerer) = connect(host);
+        drop(caller);
+        drop(answerer);
+    }
+    // The other end stays.
+    let half = connect("127.0.0.1").1;
+    // Nor does that read what was sent.
+    let (mut caller, deaf) = connect("::1");
+    caller.set_nonblocking(true).unwrap();
+    while caller.write(&[0; 65_536]).is_ok() {}
+    drop(caller);
+    // It is not accepted before it has sent something.
+    let patient = TcpListener::bind("127.0.0.1:0").unwrap();
+    set_option_to(&patient, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 60);
+    let silent = TcpStream::connect(patient.local_addr().unwrap()).unwrap();
+    (half, deaf, patient, silent)
 }
 
 /// A parent, so many children that wait, and one that has ended, which nobody has noticed.

@@ -100,6 +100,26 @@ impl Cgroup {
         name.or_else(|| Some(id.get(..12).unwrap_or(id).to_owned()))
     }
 
+    /// Whose something is that belongs to a pod, and to none of its cgroups for certain: its only container's, else the pod's
+    /// without saying of which. In cgroups that a user named it is the uppermost one's.
+    pub(crate) fn of_all(cgroups: &[Arc<Self>]) -> Option<Arc<Self>> {
+        if let Some(pending) = cgroups.iter().find(|cgroup| cgroup.is_pending()) {
+            return Some(Arc::clone(pending));
+        }
+        let is_sandbox = |cgroup: &Self| cgroup.names().is_some_and(|names| names.sandbox);
+        let mut containers =
+            cgroups.iter().filter(|cgroup| cgroup.container_id().is_some() && !is_sandbox(cgroup)).peekable();
+        let Some(first) = containers.next() else {
+            return cgroups.iter().min_by_key(|cgroup| (cgroup.container_id().is_none(), cgroup.path.len())).cloned();
+        };
+        if containers.all(|other| other.container_id() == first.container_id()) {
+            return Some(Arc::clone(first));
+        }
+        let directory = cgroups.iter().find(|cgroup| cgroup.pod_uid().is_some() && cgroup.container_id().is_none())?;
+        let names = Names { container: None, ..first.names().cloned().unwrap_or_default() };
+        Some(Arc::new(Self { naming: Naming::Done(names), ..(**directory).clone() }))
+    }
+
     /// What the client is told.
     pub(crate) fn entry(&self) -> CgroupEntry {
         CgroupEntry {
@@ -114,5 +134,46 @@ impl Cgroup {
             owner: self.pod.as_ref().and_then(|pod| pod.owner()).map(Workload::to_string),
             sandbox: self.names().is_some_and(|names| names.sandbox),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::path::identify;
+    use super::*;
+
+    fn cgroup(id: u64, container: Option<(&str, bool)>) -> Arc<Cgroup> {
+        let mut path = format!("/kubepods/pod{}", "a".repeat(32));
+        let mut names = Names::default();
+        if let Some((name, sandbox)) = container {
+            path = format!("{path}/{}", name.repeat(64));
+            let of_container = (!sandbox).then(|| name.to_owned());
+            names = Names { namespace: Some("shop".into()), pod: Some("web".into()), container: of_container, sandbox };
+        }
+        let identity = identify(&path);
+        Arc::new(Cgroup { id, path, identity, naming: Naming::Done(names), pod: None, made_ns: None, slot: 2 })
+    }
+
+    fn name(cgroups: &[Arc<Cgroup>]) -> Option<String> {
+        Cgroup::of_all(cgroups).map(|cgroup| cgroup.full_name())
+    }
+
+    #[test]
+    fn what_is_a_pods_is_its_only_containers_or_nobody_says_of_which() {
+        let (pod, sandbox) = (cgroup(1, None), cgroup(2, Some(("5", true))));
+        let (app, inside, proxy) =
+            (cgroup(3, Some(("a", false))), cgroup(4, Some(("a", false))), cgroup(5, Some(("b", false))));
+        assert_eq!(name(&[pod.clone(), sandbox.clone(), app.clone(), inside]).as_deref(), Some("shop/web/a"));
+        assert_eq!(name(&[pod.clone(), sandbox.clone(), app, proxy]).as_deref(), Some("shop/web"));
+        assert_eq!(Cgroup::of_all(&[pod, sandbox]).map(|cgroup| cgroup.id), Some(2));
+    }
+
+    #[test]
+    fn while_a_name_may_come_nothing_is_said() {
+        let app = cgroup(3, Some(("a", false)));
+        let naming = Naming::Pending { until: Instant::now() };
+        let pending = Arc::new(Cgroup { id: 4, naming, ..(*app).clone() });
+        assert!(Cgroup::of_all(&[app, pending]).is_some_and(|cgroup| cgroup.is_pending()));
+        assert!(Cgroup::of_all(&[]).is_none());
     }
 }

@@ -97,7 +97,7 @@ fn is_selected(selector: &Selector, cgroup: &Cgroup) -> bool {
         if !selector.cgroups.iter().any(|path| is_within(&cgroup.path, path)) {
             return false;
         }
-    } else if entry.container_id.is_none() {
+    } else if entry.container_id.is_none() && entry.pod_uid.is_none() {
         return false;
     }
     (selector.machinery || !entry.sandbox)

@@ -109,6 +109,11 @@ impl Tracker {
         directory.get(id).cloned()
     }
 
+    /// Whose a record is: the cgroup's with this id, or if that is 0 that of all in this slot.
+    pub(crate) fn owner(&self, slot: u32, id: u64) -> Option<Arc<Cgroup>> {
+        if id == 0 { Cgroup::of_all(&self.in_slot(slot)) } else { self.get(id) }
+    }
+
     /// Whether the cgroup with this id is still remembered.
     pub(crate) fn remembers(&self, id: u64) -> bool {
         self.lock().get(id).is_some()

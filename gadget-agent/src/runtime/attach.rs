@@ -184,7 +184,7 @@ fn try_all(choices: &[Choice], plan: &Plan<'_>) -> Result<(Object, Programs), (u
             match role {
                 Role::Event | Role::Clock => programs.events.extend(links),
                 Role::Sample(_) => programs.samplers.extend(links),
-                Role::List => programs.lists.extend(links),
+                Role::List(_) => programs.lists.extend(links),
                 Role::Start => at_start.extend(links.into_iter().map(|link| (index, *name, link))),
             }
         }

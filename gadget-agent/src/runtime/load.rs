@@ -179,8 +179,8 @@ pub(crate) fn attach<'a>(object: &Object, name: &'a str, rate: Rate) -> Result<(
         .ok_or_else(|| Refusal::of_object("attach a program", format!("the object has no program {name}")))?;
     let role = Role::of(&program.section().to_string_lossy(), name);
     let over = match role {
-        Role::Sample(map) => Some(self::map(object, map)?),
-        Role::Event | Role::Clock | Role::Start | Role::List => None,
+        Role::Sample(map) | Role::List(Some(map)) => Some(self::map(object, map)?),
+        Role::Event | Role::Clock | Role::Start | Role::List(None) => None,
     };
     start_log();
     let link = match (role, &over) {

@@ -1,9 +1,11 @@
 //! What a recorder has, in numbers.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use gadgets::wire::ProcessEnd;
 
+use super::page::Head;
 use crate::pods::cgroup::Cgroup;
 
 /// What was recorded of those whose queues are others' now.
@@ -26,4 +28,24 @@ pub(crate) struct Recorded {
     pub(crate) between_ns: Option<(u64, u64)>,
     pub(crate) is_gone: bool,
     pub(crate) end: Option<ProcessEnd>,
+}
+
+/// What is there of a queue.
+pub(super) struct Kept {
+    pub(super) count: u64,
+    /// Times of the first and the last of these.
+    pub(super) first_ns: u64,
+    pub(super) last_ns: u64,
+}
+
+/// The same of each, by its tag.
+pub(super) fn kept(heads: &[Head]) -> HashMap<u32, Kept> {
+    let mut kept = HashMap::new();
+    for head in heads {
+        let of_queue = kept.entry(head.queue).or_insert(Kept { count: 0, first_ns: u64::MAX, last_ns: 0 });
+        of_queue.count += u64::from(head.count);
+        of_queue.first_ns = of_queue.first_ns.min(head.first_ns);
+        of_queue.last_ns = of_queue.last_ns.max(head.last_ns);
+    }
+    kept
 }

@@ -17,7 +17,7 @@ use super::load;
 use super::page::{Head, PAGE, Page};
 use super::place::{self, Place, Turns};
 use super::queue::{FIRST_USE, Owner, Queue, pop};
-use super::recorded::{Forgotten, Recorded};
+use super::recorded::{Forgotten, Kept, Recorded, kept};
 use super::replay::{Part, Replay};
 use crate::clock;
 use crate::error::AgentError;
@@ -485,24 +485,4 @@ impl Recorder {
     fn copy(&self, number: u32) -> Option<Page> {
         Page::of(number, self.pages.lookup(&number.to_ne_bytes(), MapFlags::ANY).ok()??)
     }
-}
-
-/// What is there of a queue.
-struct Kept {
-    count: u64,
-    /// Times of the first and the last of these.
-    first_ns: u64,
-    last_ns: u64,
-}
-
-/// The same of each, by its tag.
-fn kept(heads: &[Head]) -> HashMap<u32, Kept> {
-    let mut kept = HashMap::new();
-    for head in heads {
-        let of_queue = kept.entry(head.queue).or_insert(Kept { count: 0, first_ns: u64::MAX, last_ns: 0 });
-        of_queue.count += u64::from(head.count);
-        of_queue.first_ns = of_queue.first_ns.min(head.first_ns);
-        of_queue.last_ns = of_queue.last_ns.max(head.last_ns);
-    }
-    kept
 }

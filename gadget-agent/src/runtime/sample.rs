@@ -1,7 +1,7 @@
 //! A gadget's iterators: programs that go over what the kernel has at the moment when they are read.
 //!
-//! One over a map is called `sample_MAP`. It is read at each interval and writes records. One that is called `list_SOMETHING`
-//! does so when somebody asks. Any other is read once, when everything is attached, for what is there already.
+//! One over a map is called `sample_MAP`. It is read at each interval and writes records. One that is called `list_SOMETHING`,
+//! over a map `list_MAP`, does so when somebody asks. Any other is read once, when everything is attached, for what is there already.
 
 use std::io::{self, Read as _};
 use std::time::Duration;
@@ -29,16 +29,17 @@ pub(crate) enum Role<'a> {
     Start,
     /// At each interval, over this map.
     Sample(&'a str),
-    /// When somebody asks.
-    List,
+    /// When somebody asks, over this map if it goes over one.
+    List(Option<&'a str>),
 }
 
 impl<'a> Role<'a> {
     /// That of a program, by its section and name.
     pub(crate) fn of(section: &str, name: &'a str) -> Self {
-        match name.strip_prefix(NAME) {
-            Some(map) if OVER_MAPS.contains(&section) => Self::Sample(map),
-            _ if section.starts_with(ITERATOR) && name.starts_with(LIST) => Self::List,
+        let is_over_map = OVER_MAPS.contains(&section);
+        match (name.strip_prefix(NAME), name.strip_prefix(LIST)) {
+            (Some(map), _) if is_over_map => Self::Sample(map),
+            (_, Some(map)) if section.starts_with(ITERATOR) => Self::List(is_over_map.then_some(map)),
             _ if section.starts_with(ITERATOR) => Self::Start,
             _ if section == CLOCK => Self::Clock,
             _ => Self::Event,
@@ -100,7 +101,8 @@ mod tests {
     fn sections_and_names_say_when_a_program_runs() {
         assert_eq!(Role::of("iter/bpf_sk_storage_map", "sample_kept"), Role::Sample("kept"));
         assert_eq!(Role::of("iter/task_file", "find_kept"), Role::Start);
-        assert_eq!(Role::of("iter/task", "list_calls"), Role::List);
+        assert_eq!(Role::of("iter/task", "list_calls"), Role::List(None));
+        assert_eq!(Role::of("iter/bpf_map_elem", "list_parts"), Role::List(Some("parts")));
         assert_eq!(Role::of("perf_event", "clock_strikes"), Role::Clock);
         assert_eq!(Role::of("tp_btf/sys_exit", "sample_kept"), Role::Event);
     }

@@ -66,7 +66,7 @@ fn load_modules() {
     }
 }
 
-fn bring_up_loopback() {
+pub(super) fn bring_up_loopback() {
     use std::os::fd::AsRawFd as _;
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     // SAFETY: all of it may be zero.

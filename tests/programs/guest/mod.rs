@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 pub(crate) use confinement::confine;
 
-/// `init` if it is the first process; else `suite`, `cell GADGET CHECK OPTION…`, or `contain COMMAND…`.
+/// `init` if it is the first process; else `suite`, `cell GADGET CHECK OPTION…`, or `contain[-alone] COMMAND…`.
 pub(crate) fn main() -> ExitCode {
     if std::process::id() == 1 {
         init::main();
@@ -26,6 +26,7 @@ pub(crate) fn main() -> ExitCode {
         ["suite"] => suite::run(),
         ["cell", gadget, check, options @ ..] => suite::run_cell(gadget, check, options),
         ["contain", command @ ..] => pods::contain(command),
+        ["contain-alone", command @ ..] => pods::contain_alone(command),
         _ => return ExitCode::from(2),
     }
     ExitCode::SUCCESS

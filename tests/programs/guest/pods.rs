@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 use tests::scenarios::Containers;
 
-use super::cgroups;
+use super::{cgroups, init};
 
 /// Those of one check; [`cgroups::clear`] ends them.
 pub(super) struct GuestPods {
@@ -52,8 +52,9 @@ fn hash(text: &str) -> u64 {
     hasher.finish()
 }
 
-impl Containers for GuestPods {
-    fn start(&mut self, pod: &str, container: &str, command: &[&str]) {
+impl GuestPods {
+    /// Starts a container, by one of the two below.
+    fn start_by(&mut self, how: &str, pod: &str, container: &str, command: &[&str]) {
         let (namespace, name) = pod.split_once('/').unwrap();
         let uid = format!("00000000-0000-4000-8000-{:012x}", hash(pod) >> 16);
         let id = format!("{:064x}", hash(&format!("{pod}/{container}/{}", std::process::id())));
@@ -69,7 +70,7 @@ impl Containers for GuestPods {
         fs::write(bundle.join("config.json"), config.to_string()).unwrap();
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let mut process = Command::new("/proc/self/exe");
-        process.arg0("guest").arg("contain").args(command).stdin(OwnedFd::from(theirs));
+        process.arg0("guest").arg(how).args(command).stdin(OwnedFd::from(theirs));
         let process = process.spawn().unwrap();
         // As runtimes do: its own exec, which has not quite ended when spawn returns, is not to be the container's.
         ours.read_exact(&mut [0]).unwrap();
@@ -83,6 +84,16 @@ impl Containers for GuestPods {
         drop(ours);
         self.running.insert((pod.to_owned(), container.to_owned()), process);
     }
+}
+
+impl Containers for GuestPods {
+    fn start(&mut self, pod: &str, container: &str, command: &[&str]) {
+        self.start_by("contain", pod, container, command);
+    }
+
+    fn start_alone(&mut self, pod: &str, container: &str, command: &[&str]) {
+        self.start_by("contain-alone", pod, container, command);
+    }
 
     fn wait(&mut self, pod: &str, container: &str) {
         let process = self.running.get_mut(&(pod.to_owned(), container.to_owned())).unwrap();
@@ -93,6 +104,13 @@ impl Containers for GuestPods {
     fn shared_folder(&self) -> PathBuf {
         "/tmp".into()
     }
+}
+
+/// The same in a network of its own.
+pub(super) fn contain_alone(command: &[&str]) {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    init::bring_up_loopback();
+    contain(command);
 }
 
 /// Says that it is there, waits until it was moved, and becomes the container's program.

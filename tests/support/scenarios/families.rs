@@ -32,7 +32,11 @@ impl Families {
         shared.iter().for_each(|[_, go]| mkfifo(go, Mode::S_IRUSR | Mode::S_IWUSR).unwrap());
         for (pod, names) in PODS.iter().zip(&files) {
             let [ready, go] = names.each_ref().map(|name| format!("/tmp/{name}"));
-            containers.start(&format!("shop/{pod}"), "app", &[&workload, "family", &members.to_string(), &ready, &go]);
+            containers.start_alone(
+                &format!("shop/{pod}"),
+                "app",
+                &[&workload, "family", &members.to_string(), &ready, &go],
+            );
         }
         wait_for("both families", || shared.iter().all(|[ready, _]| ready.exists()));
         let families = Self { go: shared.map(|[_, go]| go).into(), mark: format!("/tmp/{}", files[0][0]) };
@@ -82,9 +86,8 @@ fn is_running(process: &Path) -> bool {
 pub fn take(scenario: &Scenario, options: &[&str]) -> Seen {
     let seen = scenario.client(&[&["-n", "shop", "-p", PODS[0], "-c", "app"], options].concat()).finish();
     assert_eq!((seen.status.code(), seen.lost(), seen.gaps().len()), (Some(0), 0, 0), "{}", seen.said);
-    let whose = |event: &serde_json::Value| {
-        [&event["namespace"], &event["pod"], &event["container"]] == ["shop", PODS[0], "app"]
-    };
-    assert!(seen.events().into_iter().all(whose));
+    for event in seen.events() {
+        assert_eq!([&event["namespace"], &event["pod"], &event["container"]], ["shop", PODS[0], "app"], "{event}");
+    }
     seen
 }

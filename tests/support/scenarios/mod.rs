@@ -37,6 +37,8 @@ use crate::{Client, Seen, agent_command, dist};
 pub trait Containers {
     /// Starts a container in a pod, which is written NAMESPACE/NAME.
     fn start(&mut self, pod: &str, container: &str, command: &[&str]);
+    /// The same in a network of its own, in which there is only loopback.
+    fn start_alone(&mut self, pod: &str, container: &str, command: &[&str]);
     /// Waits until a container has ended.
     fn wait(&mut self, pod: &str, container: &str);
     /// What the containers have as /tmp.

@@ -22,7 +22,7 @@ pub(super) static SNAPSHOT_SOCKET: Scenario = Scenario {
     storm: None,
 };
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Socket {
     Internet { protocol: &'static str, state: String, ends: [SocketAddr; 2], recv_queue: u64, send_queue: Option<u64> },
     Unix { protocol: String, listens: bool, path: String },
@@ -60,9 +60,9 @@ fn hex(text: &str) -> u32 {
     u32::from_str_radix(text, 16).unwrap()
 }
 
-/// The sockets of a process's network namespace, by their inodes.
-fn sockets_of_proc(process: &Path) -> BTreeMap<u64, Socket> {
-    let mut sockets = BTreeMap::new();
+/// The sockets of a process's network namespace, with their inodes: of those that nobody has they are 0.
+fn sockets_of_proc(process: &Path) -> Vec<(u64, Socket)> {
+    let mut sockets = Vec::new();
     let lines = |name: &str| fs::read_to_string(process.join("net").join(name)).unwrap();
     for (file, protocol) in [("tcp", "tcp"), ("tcp6", "tcp"), ("udp", "udp"), ("udp6", "udp")] {
         for line in lines(file).lines().skip(1) {
@@ -73,7 +73,7 @@ fn sockets_of_proc(process: &Path) -> BTreeMap<u64, Socket> {
             let send_queue = (state != "listen").then(|| hex(send).into());
             let ends = [words[1], words[2]].map(end_of_proc);
             let socket = Socket::Internet { protocol, state, ends, recv_queue: hex(recv).into(), send_queue };
-            sockets.insert(words[9].parse().unwrap(), socket);
+            sockets.push((words[9].parse().unwrap(), socket));
         }
     }
     for line in lines("unix").lines().skip(1) {
@@ -81,7 +81,7 @@ fn sockets_of_proc(process: &Path) -> BTreeMap<u64, Socket> {
         let protocol =
             ["", "unix_stream", "unix_datagram", "", "", "unix_seqpacket"][hex(words[4]) as usize].to_owned();
         let path = words.get(7).copied().unwrap_or_default().to_owned();
-        sockets.insert(words[6].parse().unwrap(), Socket::Unix { protocol, listens: words[3] == "00010000", path });
+        sockets.push((words[6].parse().unwrap(), Socket::Unix { protocol, listens: words[3] == "00010000", path }));
     }
     sockets
 }
@@ -109,7 +109,8 @@ fn exact(containers: &mut dyn Containers, options: &[&str], members: usize) -> S
     let families = Families::start(containers, members.min(20));
     let seen = take(&SNAPSHOT_SOCKET, options);
     let processes = families.processes();
-    let sockets = sockets_of_proc(&processes[0]);
+    let all = sockets_of_proc(&processes[0]);
+    let sockets: BTreeMap<u64, Socket> = all.iter().cloned().collect();
     let mut expected = BTreeMap::new();
     for process in &processes {
         let pid: u64 = process.file_name().unwrap().to_str().unwrap().parse().unwrap();
@@ -121,16 +122,24 @@ fn exact(containers: &mut dyn Containers, options: &[&str], members: usize) -> S
             expected.insert((pid, fd, inode), sockets[&inode].clone());
         }
     }
-    let events = seen.events();
+    let (held, unheld): (Vec<_>, Vec<_>) = seen.events().into_iter().partition(|event| event["fd"].is_u64());
     let key = |event: &Value| {
         let number = |name: &str| event[name].as_u64().unwrap();
         (number("pid"), number("fd"), number("inode"))
     };
-    let shown: BTreeMap<_, _> = events.iter().map(|event| (key(event), socket_of(event))).collect();
-    assert_eq!((&shown, events.len()), (&expected, expected.len()));
+    let shown: BTreeMap<_, _> = held.iter().map(|event| (key(event), socket_of(event))).collect();
+    assert_eq!((&shown, held.len()), (&expected, expected.len()));
+    let mut of_nobody: Vec<Socket> = unheld.iter().map(|event| socket_of(event)).collect();
+    let mut expected_of_nobody: Vec<Socket> =
+        all.into_iter().filter(|(inode, _)| *inode == 0).map(|(_, socket)| socket).collect();
+    of_nobody.sort();
+    expected_of_nobody.sort();
+    assert_eq!(of_nobody, expected_of_nobody);
+    let states = |state: &str| unheld.iter().filter(|event| event["state"] == state).count();
+    let counts = ["time_wait", "fin_wait1", "fin_wait2", "syn_recv", "established"].map(states);
+    assert_eq!((counts, unheld.len()), ([2, 1, 1, 1, 1], 6), "{unheld:?}");
 
-    let all: Vec<&Socket> = expected.values().collect();
-    let has = |wanted: &dyn Fn(&Socket) -> bool| all.iter().any(|socket| wanted(socket));
+    let has = |wanted: &dyn Fn(&Socket) -> bool| expected.values().any(wanted);
     let queue = |of: &'static str, is: &'static str, least: u64| move |socket: &Socket| matches!(socket, Socket::Internet { protocol, state, recv_queue, .. } if *protocol == of && state == is && *recv_queue >= least);
     assert!(
         has(&queue("tcp", "listen", 1)) && has(&queue("tcp", "established", 5)) && has(&queue("udp", "unconnected", 1))
@@ -138,7 +147,7 @@ fn exact(containers: &mut dyn Containers, options: &[&str], members: usize) -> S
     assert!(has(&|socket| matches!(socket, Socket::Unix { listens: true, path, .. } if path.starts_with("/tmp/"))));
     assert!(has(&|socket| matches!(socket, Socket::Unix { path, .. } if path.starts_with('@'))));
     // Two ends of a pair are each other's, and what was written to one waits in the other.
-    let peers: BTreeMap<u64, &Value> = events
+    let peers: BTreeMap<u64, &Value> = held
         .iter()
         .filter(|event| event["peer_inode"].as_u64() > Some(0))
         .map(|event| (key(event).2, *event))

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The kernel's table of the connections of TCP, of all network namespaces together: also of those that nobody has accepted yet, and
+ * of those that were closed. An iterator over `table_parts` walks through one part of it for each element.
+ */
+#pragma once
+
+#include "kernel.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+/* A table has mostly 2^19 chains at most (thash_entries): parts of 64, with two or so connections in each. */
+#define TABLE_PARTS 8192
+#define TABLE_PART_STEPS 640 /* chains and connections in a part that are looked at */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TABLE_PARTS);
+	__type(key, __u32);
+	__type(value, __u8);
+} table_parts SEC(".maps");
+
+/* The table of a network namespace: nearly always that of all (tcp_child_ehash_entries, 6.1). */
+static __always_inline struct inet_hashinfo *connection_table(struct net *net)
+{
+	struct net___v5_17 *older = (void *)net;
+
+	if (bpf_core_field_exists(older->ipv4.tcp_death_row))
+		return BPF_CORE_READ(older, ipv4.tcp_death_row, hashinfo);
+	return BPF_CORE_READ(net, ipv4.tcp_death_row.hashinfo);
+}
+
+/* Where the walk through a part is. */
+struct table_walk {
+	struct inet_ehash_bucket *chain, *end; /* the next chain, and the first of the next part */
+	struct hlist_nulls_node *node; /* the next connection in this one, or an odd number: its end */
+};
+
+static __always_inline struct table_walk table_walk(const struct inet_hashinfo *table, __u32 part)
+{
+	__u64 chains = (__u64)BPF_CORE_READ(table, ehash_mask) + 1, each = (chains + TABLE_PARTS - 1) / TABLE_PARTS;
+	__u64 from = part * each, to = from + each;
+	struct inet_ehash_bucket *first = BPF_CORE_READ(table, ehash);
+	struct table_walk walk = { .node = (void *)1 };
+
+	walk.end = first + (to < chains ? to : chains);
+	walk.chain = from < chains ? first + from : walk.end;
+	return walk;
+}
+
+static __always_inline bool table_walk_ends(const struct table_walk *walk)
+{
+	return (unsigned long)walk->node & 1 && walk->chain >= walk->end;
+}
+
+/* One step: a connection, or NULL between chains. */
+static __always_inline struct sock *table_walk_step(struct table_walk *walk)
+{
+	struct hlist_nulls_node *node = walk->node;
+	struct inet_ehash_bucket *chain;
+	struct sock *sk = NULL;
+
+	if ((unsigned long)node & 1) {
+		chain = walk->chain++;
+		walk->node = BPF_CORE_READ(chain, chain.first);
+		return NULL;
+	}
+	walk->node = BPF_CORE_READ(node, next);
+	return (void *)node - bpf_core_field_offset(sk->__sk_common.skc_nulls_node);
+}
