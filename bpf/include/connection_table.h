@@ -10,6 +10,44 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct hlist_nulls_head {
+	struct hlist_nulls_node *first;
+};
+
+struct inet_ehash_bucket {
+	struct hlist_nulls_head chain;
+};
+
+struct inet_hashinfo {
+	struct inet_ehash_bucket *ehash;
+	unsigned int ehash_mask;
+};
+
+struct inet_timewait_death_row {
+	struct inet_hashinfo *hashinfo;
+};
+
+struct netns_ipv4 {
+	struct inet_timewait_death_row tcp_death_row;
+};
+
+struct net___table {
+	struct netns_ipv4 ipv4;
+};
+
+/* 5.17 to 6.0 */
+struct netns_ipv4___v5_17 {
+	struct inet_timewait_death_row *tcp_death_row;
+};
+
+struct net___v5_17 {
+	struct netns_ipv4___v5_17 ipv4;
+};
+
+#pragma clang attribute pop
+
 /* A table has mostly 2^19 chains at most (thash_entries): parts of 64, with two or so connections in each. */
 #define TABLE_PARTS 8192
 #define TABLE_PART_STEPS 640 /* chains and connections in a part that are looked at */
@@ -25,10 +63,11 @@ struct {
 static __always_inline struct inet_hashinfo *connection_table(struct net *net)
 {
 	struct net___v5_17 *older = (void *)net;
+	struct net___table *network = (void *)net;
 
 	if (bpf_core_field_exists(older->ipv4.tcp_death_row))
 		return BPF_CORE_READ(older, ipv4.tcp_death_row, hashinfo);
-	return BPF_CORE_READ(net, ipv4.tcp_death_row.hashinfo);
+	return BPF_CORE_READ(network, ipv4.tcp_death_row.hashinfo);
 }
 
 /* Where the walk through a part is. */

@@ -238,41 +238,9 @@ struct hlist_nulls_node {
 	struct hlist_nulls_node *next; /* odd at the end */
 };
 
-struct hlist_nulls_head {
-	struct hlist_nulls_node *first;
-};
-
-struct inet_ehash_bucket {
-	struct hlist_nulls_head chain;
-};
-
-/* Where TCP finds its connections. */
-struct inet_hashinfo {
-	struct inet_ehash_bucket *ehash;
-	unsigned int ehash_mask;
-};
-
-struct inet_timewait_death_row {
-	struct inet_hashinfo *hashinfo;
-};
-
-struct netns_ipv4 {
-	struct inet_timewait_death_row tcp_death_row;
-};
-
-/* 5.17 to 6.0 */
-struct netns_ipv4___v5_17 {
-	struct inet_timewait_death_row *tcp_death_row;
-};
-
 struct net {
 	struct ns_common ns;
 	struct hlist_head *dev_index_head;
-	struct netns_ipv4 ipv4;
-};
-
-struct net___v5_17 {
-	struct netns_ipv4___v5_17 ipv4;
 };
 
 typedef struct {

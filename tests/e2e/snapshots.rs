@@ -165,7 +165,7 @@ fn connections_that_nobody_has_are_a_pods() {
     };
     // Of which of the two they were the kernel does not know.
     assert_eq!(take(&[]), vec![[Some("two".to_owned()), None, Some("time_wait".to_owned())]; 3]);
-    assert_eq!(take(&["-c", "second"]), [[const { None::<String> }; 3]; 0]);
+    assert!(take(&["-c", "second"]).is_empty());
 }
 
 /// Processes, and files that each has open: their rows are more than an agent keeps for a client.
