@@ -32,11 +32,10 @@ use crate::sums::Sums;
 const NAP: Duration = Duration::from_millis(10);
 /// The same while there are stacks that are new: nobody waits for them, but processes that end take names with them.
 const LONG_NAP: Duration = Duration::from_millis(50);
-/// How often losses are read and heartbeats are sent.
+/// How often losses are read and heartbeats are sent; half as often where records are added up for a second.
 const TICK: Duration = Duration::from_millis(500);
 /// A record's time is taken a moment before it can be read. What is older than this has arrived.
 const SETTLED_NS: u64 = 10_000_000;
-
 /// How long who leaves waits for the names of what is on stacks.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -136,6 +135,7 @@ impl Worker {
     /// Works until nobody is a member any more.
     pub(crate) fn run(mut self) {
         let mut last_tick = Instant::now();
+        let tick = if self.sums.is_some() { 2 * TICK } else { TICK };
         loop {
             let drained = self.drain();
             self.replay();
@@ -145,7 +145,7 @@ impl Worker {
                 drop(self);
                 return memory::give_back();
             }
-            if last_tick.elapsed() >= TICK {
+            if last_tick.elapsed() >= tick {
                 last_tick = Instant::now();
                 self.tick();
                 self.members.retain(|member| !member.is_given_up());
@@ -157,7 +157,7 @@ impl Worker {
             if drained.records == 0 && self.recording.as_mut().is_some_and(Recording::relieve) {
                 continue;
             }
-            let due_in = self.sampler.as_ref().map_or(TICK, Sampler::due_in);
+            let due_in = self.sampler.as_ref().map_or(tick, Sampler::due_in);
             if due_in.is_zero() {
                 self.sample(false);
             } else if self.is_congested() || self.is_replaying() {
@@ -167,7 +167,7 @@ impl Worker {
             } else if self.sums.is_none() && (drained.records > 0 || !self.held.is_empty()) {
                 self.ring.nap(NAP.min(due_in));
             } else {
-                self.ring.sleep(TICK.min(due_in));
+                self.ring.sleep(tick.min(due_in));
             }
         }
     }
@@ -427,8 +427,8 @@ impl Worker {
         if header.slot == slots::HOST {
             return None;
         }
-        let (slot, id) = (header.slot, header.cgroup);
-        self.cgroups.entry((slot, id)).or_insert_with(|| self.tracker.owner(slot, id)).clone()
+        let place = (header.slot, header.cgroup);
+        self.cgroups.entry(place).or_insert_with(|| self.tracker.owner(header)).clone()
     }
 
     fn deliver(&mut self, header: &Header, record: &[u8], cgroup: Option<&Arc<Cgroup>>) {
@@ -453,7 +453,7 @@ impl Worker {
         let mut doubtful = 0;
         for record in self.held.iter() {
             let Ok(header) = Header::read(record) else { continue };
-            let pending = self.tracker.owner(header.slot, header.cgroup);
+            let pending = self.tracker.owner(&header);
             let unnamed = pending.map(|cgroup| Arc::new(cgroup.without_names()));
             let stacks = self.stacks.in_record(&header, record);
             if !member.take(&header, record, unnamed.as_ref(), &stacks) {

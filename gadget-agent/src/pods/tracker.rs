@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
+use gadgets::record::Header;
 use gadgets::spec::Selector;
 use gadgets::wire::Gap;
 use libbpf_rs::MapHandle;
@@ -109,9 +110,9 @@ impl Tracker {
         directory.get(id).cloned()
     }
 
-    /// Whose a record is: the cgroup's with this id, or if that is 0 that of all in this slot.
-    pub(crate) fn owner(&self, slot: u32, id: u64) -> Option<Arc<Cgroup>> {
-        if id == 0 { Cgroup::of_all(&self.in_slot(slot)) } else { self.get(id) }
+    /// Whose a record is: its cgroup's, or if it names none that of all in its slot.
+    pub(crate) fn owner(&self, header: &Header) -> Option<Arc<Cgroup>> {
+        if header.cgroup == 0 { Cgroup::of_all(&self.in_slot(header.slot)) } else { self.get(header.cgroup) }
     }
 
     /// Whether the cgroup with this id is still remembered.

@@ -115,7 +115,7 @@ impl ProfileArgs {
             return Err(Usage(text).into());
         }
         let waiting = gadget.parameters.iter().find(|parameter| parameter.name == profiled.waiting && !is_waiting);
-        let hint = waiting.map(|parameter| format!("; where threads wait is shown by --{}", parameter.name));
+        let hint = waiting.map(|parameter| format!(", where threads wait by --{}", parameter.name));
         let what = if is_waiting { "waited" } else { "ran" };
         Ok(Output::profile(Wanted {
             subject: Subject { gadget: gadget.name, is_waiting },
@@ -124,7 +124,7 @@ impl ProfileArgs {
             shape,
             live: matches!(shape, Shape::Table(_)) && !self.plain && is_terminal,
             if_empty: format!(
-                "nothing was seen: of what was asked for nothing {what}, or no pod matches{}",
+                "nothing was seen: of what was asked for nothing {what}, or no pod matches; what is outside of pods is shown by --host{}",
                 hint.unwrap_or_default()
             ),
         }))

@@ -65,7 +65,7 @@ pub(super) struct SelectorArgs {
     )]
     host: Option<HostArg>,
     /// Only on the node of this name (likewise); without any of the above, everything on it, in pods and outside; without
-    /// a name, on all nodes
+    /// a name, on all nodes (with --local: --host)
     #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 0..=1, default_missing_value = "")]
     node: Vec<String>,
     /// Also pods' sandboxes, and a runtime's own steps on the way into a container
