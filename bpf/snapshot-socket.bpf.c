@@ -213,6 +213,12 @@ struct {
 	__type(value, struct inet_hashinfo *);
 } table SEC(".maps");
 
+/* Who lists processes means nothing that has none. */
+static __always_inline bool lists_processes(void)
+{
+	return gadget_pids == TASK_ONLY || gadget_uids == TASK_ONLY || gadget_comms == TASK_ONLY;
+}
+
 /* Comes first: it lists nothing, but finds out whose the connections are. */
 SEC("iter/task")
 int list_networks(struct bpf_iter__task *ctx)
@@ -221,19 +227,20 @@ int list_networks(struct bpf_iter__task *ctx)
 	struct task_struct *task = ctx->task;
 	__u32 zero = 0;
 	struct net *net;
+	bool is_new;
 
-	if (!task || task->pid != task->tgid)
+	if (!task || task->pid != task->tgid || lists_processes())
 		return 0;
 	net = BPF_CORE_READ(task, nsproxy, net_ns);
 	known = bpf_map_lookup_elem(&table, &zero);
 	if (!net || !known)
 		return 0;
-	network_found(net, task);
+	is_new = network_found(net, task, !ctx->meta->seq_num);
 	own = connection_table(net);
 	if (!*known)
 		*known = own;
 	/* What is in a table of its own is not seen. */
-	if (*known != own && slot_wanted(network_slot(net)))
+	if (is_new && *known != own && slot_wanted(network_slot(net)))
 		gadget_count_lost(network_slot(net));
 	return 0;
 }
@@ -281,6 +288,11 @@ static __always_inline bool unheld_wanted(struct unheld_socket *socket, const st
 	if (slot == SLOT_HOST) {
 		cgroup = 0;
 		slot = network_slot(net);
+		/* Several pods have it. */
+		if (slot == SLOT_SHARED) {
+			gadget_count_lost(slot);
+			return false;
+		}
 	}
 	return gadget_slot_wanted(&socket->header, 2, slot, cgroup);
 }
@@ -322,7 +334,7 @@ __noinline int find_unheld(__u64 address)
 		socket->state = syn_recv;
 		owner = BPF_CORE_READ(sk, __sk_common.skc_listener);
 	} else {
-		if (BPF_CORE_READ(sk, sk_socket, file))
+		if (BPF_CORE_READ(sk, sk_socket))
 			return false;
 		owner = sk;
 		read_tcp_queues(sk, &socket->recv_queue, &socket->send_queue);
@@ -345,13 +357,15 @@ int list_table_parts(struct bpf_iter__bpf_map_elem *ctx)
 	struct table_walk walk;
 	struct sock *sk;
 
-	/* Who lists processes means nothing that has none. */
-	if (!part || !known || !socket || gadget_pids == TASK_ONLY || gadget_uids == TASK_ONLY || gadget_comms == TASK_ONLY)
+	if (!part || !known || !socket || lists_processes())
 		return 0;
 	walk = table_walk(*known, *part);
 	for (steps = 0; steps < TABLE_PART_STEPS; steps++) {
-		if (table_walk_ends(&walk))
+		if (table_walk_ends(&walk)) {
+			if (walk.has_strayed)
+				gadget_count_lost(SLOT_SHARED);
 			return 0;
+		}
 		sk = table_walk_step(&walk);
 		if (sk && find_unheld((__u64)sk))
 			bpf_seq_write(ctx->meta->seq, socket, sizeof(*socket));

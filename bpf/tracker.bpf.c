@@ -347,6 +347,9 @@ int BPF_PROG(task_forked, struct task_struct *parent, struct task_struct *child)
 		mark(to, &copy);
 		return 0;
 	}
+	/* Whoever had the same id may have left a mark. */
+	if (is_any_entering())
+		unmark(to);
 	/* clone3 with CLONE_INTO_CGROUP moves nobody: the child is born there. */
 	cgroup = task_cgroup(child);
 	if (cgroup != current_cgroup(current_task()))

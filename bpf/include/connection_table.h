@@ -48,9 +48,9 @@ struct net___v5_17 {
 
 #pragma clang attribute pop
 
-/* A table has mostly 2^19 chains at most (thash_entries): parts of 64, with two or so connections in each. */
-#define TABLE_PARTS 8192
-#define TABLE_PART_STEPS 640 /* chains and connections in a part that are looked at */
+/* A table has mostly 2^19 chains at most (thash_entries): parts of 16, with two or so connections in each chain. */
+#define TABLE_PARTS 32768
+#define TABLE_PART_STEPS 300 /* chains and connections in a part that are looked at: their records find room in what an iterator may write at once */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -73,15 +73,22 @@ static __always_inline struct inet_hashinfo *connection_table(struct net *net)
 /* Where the walk through a part is. */
 struct table_walk {
 	struct inet_ehash_bucket *chain, *end; /* the next chain, and the first of the next part */
-	struct hlist_nulls_node *node; /* the next connection in this one, or an odd number: its end */
+	__u64 number;	 /* of the chain in which it is, and whose end has it, too */
+	struct hlist_nulls_node *node; /* the next connection in that, or an odd number: an end */
+	bool has_strayed; /* a connection was put into another chain while it was looked at: some of the former may have been missed */
 };
+
+static __always_inline struct hlist_nulls_node *end_of_chain(__u64 number)
+{
+	return (void *)(number << 1 | 1);
+}
 
 static __always_inline struct table_walk table_walk(const struct inet_hashinfo *table, __u32 part)
 {
 	__u64 chains = (__u64)BPF_CORE_READ(table, ehash_mask) + 1, each = (chains + TABLE_PARTS - 1) / TABLE_PARTS;
 	__u64 from = part * each, to = from + each;
 	struct inet_ehash_bucket *first = BPF_CORE_READ(table, ehash);
-	struct table_walk walk = { .node = (void *)1 };
+	struct table_walk walk = { .number = from - 1, .node = end_of_chain(from - 1) };
 
 	walk.end = first + (to < chains ? to : chains);
 	walk.chain = from < chains ? first + from : walk.end;
@@ -101,6 +108,8 @@ static __always_inline struct sock *table_walk_step(struct table_walk *walk)
 	struct sock *sk = NULL;
 
 	if ((unsigned long)node & 1) {
+		if (node != end_of_chain(walk->number++))
+			walk->has_strayed = true;
 		chain = walk->chain++;
 		walk->node = BPF_CORE_READ(chain, chain.first);
 		return NULL;

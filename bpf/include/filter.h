@@ -158,12 +158,19 @@ static __always_inline __u64 socket_cgroup(const struct sock *sk)
 	return cgroup ? BPF_CORE_READ(cgroup, kn, id) : 0;
 }
 
-static __always_inline bool is_entering(struct task_struct *task)
+static __always_inline bool is_any_entering(void)
 {
-	__u32 zero = 0, tgid;
+	__u32 zero = 0;
 	__u64 *count = bpf_map_lookup_elem(&entering_count, &zero);
 
-	if (!count || !*count)
+	return count && *count;
+}
+
+static __always_inline bool is_entering(struct task_struct *task)
+{
+	__u32 tgid;
+
+	if (!is_any_entering())
 		return false;
 	tgid = task_pid(task);
 	return bpf_map_lookup_elem(&entering, &tgid);

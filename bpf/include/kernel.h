@@ -429,6 +429,7 @@ struct seq_file;
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
+	__u64 seq_num; /* from 0 */
 };
 
 struct bpf_prog_aux {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Whose a network namespace is: that of the pod whose processes are in it. The host's is that of its first process. One in
- * which several pods' are, as with hostNetwork where a node is a container, is the host's as well; processes of the host that look into
- * a pod's do not count.
+ * Whose a network namespace is: that of the pod whose processes are in it. The host's is that of its first process. Processes that look
+ * into a pod's do not count: those of the host, nor those of another pod that come after the pod's own.
  */
 #pragma once
 
@@ -22,20 +21,18 @@ static __always_inline __u32 network_slot(struct net *net)
 	return slot ? *slot : SLOT_HOST;
 }
 
-/* To be called for each process, by the iterator: it begins with the first. */
-static __always_inline void network_found(struct net *net, struct task_struct *task)
+/* To be called for each process, first for the host's first one. Returns whether nobody's was known to be in it. */
+static __always_inline bool network_found(struct net *net, struct task_struct *task, bool is_first)
 {
-	__u32 host = SLOT_HOST, slot, *known;
+	__u32 slot = SLOT_HOST;
 	bool is_new;
 
-	if (task->pid == 1)
-		bpf_map_update_elem(&networks, &net, &host, BPF_ANY);
-	slot = slot_of(task_cgroup(task), &is_new);
-	if (slot == SLOT_HOST)
-		return;
-	known = bpf_map_lookup_elem(&networks, &net);
-	if (known && *known != slot)
-		*known = SLOT_HOST;
-	else if (!known && (int)bpf_map_update_elem(&networks, &net, &slot, BPF_ANY))
+	if (!is_first)
+		slot = slot_of(task_cgroup(task), &is_new);
+	if ((slot == SLOT_HOST && !is_first) || bpf_map_lookup_elem(&networks, &net))
+		return false;
+	/* Before 6.4 the result has 32 bits. */
+	if ((int)bpf_map_update_elem(&networks, &net, &slot, BPF_ANY))
 		gadget_count_lost(slot);
+	return true;
 }

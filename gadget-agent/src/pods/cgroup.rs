@@ -26,6 +26,8 @@ pub(crate) struct Cgroup {
     pub(crate) made_ns: Option<u64>,
     /// The filter's slot that its events come through.
     pub(crate) slot: u32,
+    /// It stands for its pod: for what belongs to nobody knows which container.
+    pub(crate) is_whole_pod: bool,
 }
 
 /// How far the search for a container's names has come.
@@ -107,17 +109,20 @@ impl Cgroup {
             return Some(Arc::clone(pending));
         }
         let is_sandbox = |cgroup: &Self| cgroup.names().is_some_and(|names| names.sandbox);
-        let mut containers =
-            cgroups.iter().filter(|cgroup| cgroup.container_id().is_some() && !is_sandbox(cgroup)).peekable();
-        let Some(first) = containers.next() else {
-            return cgroups.iter().min_by_key(|cgroup| (cgroup.container_id().is_none(), cgroup.path.len())).cloned();
-        };
-        if containers.all(|other| other.container_id() == first.container_id()) {
-            return Some(Arc::clone(first));
+        let containers = || cgroups.iter().filter(|cgroup| cgroup.container_id().is_some() && !is_sandbox(cgroup));
+        // One that has begun anew has the same name.
+        if let Some(last) = containers().max_by_key(|cgroup| cgroup.id)
+            && containers().all(|other| other.container() == last.container())
+        {
+            return Some(Arc::clone(last));
         }
-        let directory = cgroups.iter().find(|cgroup| cgroup.pod_uid().is_some() && cgroup.container_id().is_none())?;
-        let names = Names { container: None, ..first.names().cloned().unwrap_or_default() };
-        Some(Arc::new(Self { naming: Naming::Done(names), ..(**directory).clone() }))
+        let unit = |cgroup: &Self| cgroup.identity.as_ref().map(|identity| identity.unit.clone());
+        let Some(pods) = cgroups.iter().find(|cgroup| unit(cgroup).as_ref() == Some(&cgroup.path)) else {
+            return cgroups.iter().min_by_key(|cgroup| cgroup.path.len()).cloned();
+        };
+        let named = cgroups.iter().filter_map(|cgroup| cgroup.names()).max_by_key(|names| names.pod.is_some());
+        let names = Names { container: None, sandbox: false, ..named.cloned().unwrap_or_default() };
+        Some(Arc::new(Self { naming: Naming::Done(names), is_whole_pod: true, ..(**pods).clone() }))
     }
 
     /// What the client is told.
@@ -151,7 +156,8 @@ mod tests {
             names = Names { namespace: Some("shop".into()), pod: Some("web".into()), container: of_container, sandbox };
         }
         let identity = identify(&path);
-        Arc::new(Cgroup { id, path, identity, naming: Naming::Done(names), pod: None, made_ns: None, slot: 2 })
+        let naming = Naming::Done(names);
+        Arc::new(Cgroup { id, path, identity, naming, pod: None, made_ns: None, slot: 2, is_whole_pod: false })
     }
 
     fn name(cgroups: &[Arc<Cgroup>]) -> Option<String> {
@@ -165,7 +171,7 @@ mod tests {
             (cgroup(3, Some(("a", false))), cgroup(4, Some(("a", false))), cgroup(5, Some(("b", false))));
         assert_eq!(name(&[pod.clone(), sandbox.clone(), app.clone(), inside]).as_deref(), Some("shop/web/a"));
         assert_eq!(name(&[pod.clone(), sandbox.clone(), app, proxy]).as_deref(), Some("shop/web"));
-        assert_eq!(Cgroup::of_all(&[pod, sandbox]).map(|cgroup| cgroup.id), Some(2));
+        assert_eq!(name(&[pod, sandbox]).as_deref(), Some("shop/web"));
     }
 
     #[test]

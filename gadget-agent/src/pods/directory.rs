@@ -351,7 +351,7 @@ impl Directory {
         if matches!(naming, Naming::Pending { .. }) {
             self.pending.push(id);
         }
-        let cgroup = Cgroup { id, path: path.to_owned(), identity, naming, pod, made_ns, slot };
+        let cgroup = Cgroup { id, path: path.to_owned(), identity, naming, pod, made_ns, slot, is_whole_pod: false };
         self.cgroups.insert(id, Arc::new(cgroup));
         self.slots.add(slot, id);
         taken.filter(|taken| *taken != slot).into_iter().for_each(|slot| self.slots.release_if_empty(slot));

@@ -97,7 +97,7 @@ fn is_selected(selector: &Selector, cgroup: &Cgroup) -> bool {
         if !selector.cgroups.iter().any(|path| is_within(&cgroup.path, path)) {
             return false;
         }
-    } else if entry.container_id.is_none() && entry.pod_uid.is_none() {
+    } else if entry.container_id.is_none() && !cgroup.is_whole_pod {
         return false;
     }
     (selector.machinery || !entry.sandbox)
@@ -131,7 +131,8 @@ mod tests {
 
     fn cgroup(naming: Naming) -> Cgroup {
         let path = format!("/kubepods/pod{}/{}", "a".repeat(32), "b".repeat(64));
-        Cgroup { id: 7, identity: identify(&path), path, naming, pod: None, made_ns: None, slot: 2 }
+        let identity = identify(&path);
+        Cgroup { id: 7, identity, path, naming, pod: None, made_ns: None, slot: 2, is_whole_pod: false }
     }
 
     fn web(sandbox: bool) -> Cgroup {

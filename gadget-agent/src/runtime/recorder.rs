@@ -201,9 +201,9 @@ impl Recorder {
     fn use_again(&mut self, tag: u32) -> libbpf_rs::Result<()> {
         let number = (tag % FIRST_USE) as usize;
         let places = self.places(number);
-        let (made, _) = self.made(number);
         let room = self.free.max_entries();
-        let Some(queue) = self.queues.get_mut(number) else { return Ok(()) };
+        let Some(made) = self.queues.get(number).map(|queue| self.made(queue)) else { return Ok(()) };
+        let queue = &mut self.queues[number];
         let owner = queue.owner.take();
         let was_gone = owner.as_ref().is_some_and(Owner::is_gone);
         queue.tag = tag.checked_add(FIRST_USE).unwrap_or(FIRST_USE | number as u32);
@@ -271,20 +271,32 @@ impl Recorder {
         places.iter().flatten().filter_map(|bytes| Place::of(bytes)).collect()
     }
 
-    /// How many records a queue has had, and the time of the last that was written over.
-    fn made(&self, number: usize) -> (u64, u64) {
-        let tag = self.queues.get(number).map(|queue| queue.tag);
-        let places = self.places(number);
-        let places = places.iter().filter(|place| Some(place.queue) == tag);
-        places.fold((0, 0), |(count, to), place| (count + place.made, to.max(place.overwritten_to)))
+    /// What processors have noted of a queue as it is used now.
+    fn current_places(&self, queue: &Queue) -> impl Iterator<Item = Place> {
+        let tag = queue.tag;
+        self.places(queue.number()).into_iter().filter(move |place| place.queue == tag)
     }
 
-    /// How many of a queue's records were written over, and the time of the last of them. `kept` is what was there just before.
-    fn overwritten(&self, number: usize, kept: Option<&Kept>) -> (u64, u64) {
-        let (made, overwritten_to) = self.made(number);
-        // Some may have come since.
-        let missing = made.saturating_sub(kept.map_or(0, |kept| kept.count));
-        (if overwritten_to > 0 { missing } else { 0 }, overwritten_to)
+    /// How many records a queue has had.
+    fn made(&self, queue: &Queue) -> u64 {
+        self.current_places(queue).map(|place| place.made).sum()
+    }
+
+    /// The time of the last of a queue's records that was written over; 0 if none was.
+    fn overwritten_to(&self, queue: &Queue) -> u64 {
+        self.current_places(queue).map(|place| place.overwritten_to).max().unwrap_or_default()
+    }
+
+    /// What is there of each queue, by its tag, and the heads of its pages. What was written over is counted from what there was just
+    /// before: of whom records come meanwhile it may be more, but none that is there.
+    fn kept(&self) -> (Vec<Head>, HashMap<u32, Kept>) {
+        let made: Vec<(u32, u64)> = self.owned().map(|(queue, _)| (queue.tag, self.made(queue))).collect();
+        let heads = self.heads();
+        let mut kept = kept(&heads);
+        for (tag, made) in made {
+            kept.entry(tag).or_default().count_overwritten(made);
+        }
+        (heads, kept)
     }
 
     /// Sees to it that so many that are there already find a queue each.
@@ -396,10 +408,10 @@ impl Recorder {
     pub(crate) fn begin_replay(&self, past: &Past) -> Replay {
         let now = clock::boot_ns();
         let since = past.since_ms.map(|ms| now.saturating_sub(u64::from(ms) * 1_000_000)).unwrap_or_default();
-        let heads = self.heads();
-        let kept = kept(&heads);
+        let (heads, kept) = self.kept();
         let parts = self.owned().map(|(queue, owner)| {
-            let (overwritten, overwritten_to) = self.overwritten(queue.number(), kept.get(&queue.tag));
+            let overwritten_to = self.overwritten_to(queue);
+            let overwritten = kept.get(&queue.tag).map_or(0, |kept| kept.overwritten);
             let last = past.last.and_then(|last| self.nth_last(&heads, queue.tag, last));
             let after_ns = since.max(last.map_or(0, |time| time.saturating_sub(1)));
             // Of what is older nobody wants to know.
@@ -415,7 +427,7 @@ impl Recorder {
         let (now, after_ns) = (clock::boot_ns(), former.given_to_ns());
         let mut missed = Vec::new();
         let parts = self.owned().map(|(queue, owner)| {
-            let (_, overwritten_to) = self.made(queue.number());
+            let overwritten_to = self.overwritten_to(queue);
             if overwritten_to > after_ns {
                 missed.push((owner.cgroup, overwritten_to));
             }
@@ -432,15 +444,15 @@ impl Recorder {
 
     /// What there is of each cgroup.
     pub(crate) fn recorded(&self) -> Vec<Recorded> {
-        let kept = kept(&self.heads());
+        let (_, kept) = self.kept();
         let recorded = self.owned().map(|(queue, owner)| {
             let kept = kept.get(&queue.tag);
             Recorded {
                 cgroup: self.cgroup(owner.cgroup),
                 bytes: u64::from(queue.pages) * u64::from(PAGE),
                 kept: kept.map_or(0, |kept| kept.count),
-                overwritten: self.overwritten(queue.number(), kept).0,
-                between_ns: kept.map(|kept| (kept.first_ns, kept.last_ns)),
+                overwritten: kept.map_or(0, |kept| kept.overwritten),
+                between_ns: kept.filter(|kept| kept.count > 0).map(|kept| (kept.first_ns, kept.last_ns)),
                 is_gone: owner.is_gone(),
                 end: owner.end,
             }

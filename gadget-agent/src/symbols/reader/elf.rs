@@ -13,6 +13,7 @@ use gadgets::wire::StackFrame;
 use object::{Object as _, ObjectSegment as _, ReadCache};
 
 use super::debug_file::DebugLink;
+use super::go_table::GoTable;
 use super::open::{open, path_of};
 use super::shortened;
 
@@ -45,6 +46,8 @@ struct Elf {
     symbols: PathBuf,
     /// Open as long as that path is used.
     _file: File,
+    /// What is there without debug information.
+    go: Option<GoTable>,
 }
 
 /// A part of it that is mapped into memory.
@@ -106,14 +109,18 @@ impl Elf {
         let segments = parsed.segments().map(segment).collect();
         let is_whole = parsed.section_by_name(".debug_info").is_some();
         let debug_file = if is_whole { None } else { DebugLink::of(&parsed).find(root, path) };
+        let go = if is_whole || debug_file.is_some() { None } else { GoTable::of(&parsed, &file) };
         let file = debug_file.unwrap_or(file);
-        Ok(Self { segments, symbols: path_of(&file), _file: file })
+        Ok(Self { segments, symbols: path_of(&file), _file: file, go })
     }
 
     fn names(&self, symbolizer: &Symbolizer, offsets: &[u64], lines: bool) -> Vec<Vec<StackFrame>> {
         let source = Source::Elf(source::Elf { debug_syms: lines, ..source::Elf::new(&self.symbols) });
         let name = |offset: &u64| {
             let address = self.address(*offset)?;
+            if let Some(frame) = self.go.as_ref().and_then(|go| go.frame(address)) {
+                return Some(vec![frame]);
+            }
             let found = symbolizer.symbolize_single(&source, Input::VirtOffset(address)).ok()?;
             found.into_sym().map(frames)
         };

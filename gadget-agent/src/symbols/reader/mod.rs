@@ -1,12 +1,14 @@
 //! The reader of symbols: a process that reads files of containers, which may be made to harm it, and can do nothing else.
 //!
 //! - [`confinement`]: what it gives up before it reads the first byte
-//! - [`elf`]: names of functions in a program or library; [`debug_file`]: where they are if they were taken out of it
+//! - [`elf`]: names of functions in a program or library; [`debug_file`]: where they are if they were taken out of it;
+//!   [`go_table`]: what programs in Go have all the same
 //! - [`perf_map`]: names of functions that were made while a program ran
 
 mod confinement;
 mod debug_file;
 mod elf;
+mod go_table;
 mod open;
 mod perf_map;
 
