@@ -146,33 +146,42 @@ fn sockets_that_ss_sees() {
     });
 }
 
-/// Two containers in one network, of which the second has connections that nobody has.
+/// A container with connections that nobody has, beside another one in one network, and in the host's.
 #[test]
 fn connections_that_nobody_has_are_a_pods() {
     let _loads = loads_programs();
-    let pod = Pod::new("shop", "two");
+    let (two, open) = (Pod::new("shop", "two"), Pod::new("shop", "open"));
     let shared = |name: &str| tests::shared_folder().join(name);
     fs::copy(tests::dist("workload"), shared("workload-of-two")).unwrap();
-    pod.run_alone("first", &["sleep", "1000"]);
-    let [ready, go] = ["two.ready", "two.go"].map(shared);
-    [&ready, &go].into_iter().for_each(|file| _ = fs::remove_file(file));
-    // Nobody opens its other end.
-    mkfifo(&go, Mode::S_IRUSR).unwrap();
-    pod.run_alone("second", &["/tmp/workload-of-two", "family", "0", "/tmp/two.ready", "/tmp/two.go"]);
-    tests::wait_for("the second to be ready", || ready.exists());
+    two.run_alone("first", &["sleep", "1000"]);
+    for (pod, is_alone) in [(&two, true), (&open, false)] {
+        let [ready, go] = ["two.ready", "two.go"].map(shared);
+        [&ready, &go].into_iter().for_each(|file| _ = fs::remove_file(file));
+        // Nobody opens its other end.
+        mkfifo(&go, Mode::S_IRUSR).unwrap();
+        let command = ["/tmp/workload-of-two", "family", "0", "/tmp/two.ready", "/tmp/two.go"];
+        if is_alone {
+            pod.run_alone("app", &command);
+        } else {
+            pod.run("app", &command);
+        }
+        tests::wait_for("its connections", || ready.exists());
+    }
     let take = |options: &[&str]| {
-        let seen = Client::start(&[&["snapshot", "socket", "-n", "shop", "-p", "two"], options].concat()).finish();
+        let seen = Client::start(&[&["snapshot", "socket", "-n", "shop"], options].concat()).finish();
         assert_eq!((seen.lost(), seen.gaps().len()), (0, 0), "{}", seen.said);
         let text = |event: &Value, name: &str| event[name].as_str().map(str::to_owned);
         let unheld = seen.events().into_iter().filter(|event| event["pid"].is_null());
         unheld.map(|event| (text(event, "container"), text(event, "state").unwrap())).collect::<BTreeSet<_>>()
     };
-    let of_second: BTreeSet<_> =
-        ["established", "fin_wait1", "syn_recv"].map(|state| (Some("second".to_owned()), state.to_owned())).into();
+    let of_app: BTreeSet<_> =
+        ["established", "fin_wait1", "syn_recv"].map(|state| (Some("app".to_owned()), state.to_owned())).into();
     // Of which of the two these were the kernel does not know.
     let of_either = ["fin_wait2", "time_wait"].map(|state| (None, state.to_owned()));
-    assert_eq!(take(&[]), of_second.iter().cloned().chain(of_either).collect());
-    assert_eq!((take(&["-c", "second"]), take(&["-c", "first"])), (of_second, BTreeSet::new()));
+    assert_eq!(take(&["-p", "two"]), of_app.iter().cloned().chain(of_either).collect());
+    assert_eq!((take(&["-p", "two", "-c", "app"]), take(&["-c", "first"])), (of_app.clone(), BTreeSet::new()));
+    // Those are the host's.
+    assert_eq!(take(&["-p", "open"]), of_app);
 }
 
 /// Processes, and files that each has open: their rows are more than an agent keeps for a client.
