@@ -97,6 +97,20 @@ fn hot_functions_of_four_languages() {
     assert!(c.iter().filter(|event| runs_in(event, "inlined")).all(|event| runs_in(event, "spin")));
 }
 
+#[test]
+fn idle_processors_count_only_if_asked_for() {
+    let _loads = loads_programs();
+    let is_idle = |line: &Value| line["activity"] == "idle";
+    let mut asked = Client::start(&["profile", "--host", "--idle"]);
+    asked.read_until_seen("a processor that is idle", |lines| lines.iter().any(is_idle));
+    let seen = asked.stop();
+    assert!(seen.events().into_iter().filter(|event| is_idle(event)).all(|event| event["pid"] == 0));
+    let mut unasked = Client::start(&["profile", "--host"]);
+    unasked.read_until_seen("some samples", |lines| lines.iter().filter(|line| line["type"] == "event").count() > 10);
+    let seen = unasked.stop();
+    assert!(!seen.events().into_iter().any(is_idle), "{}", seen.said);
+}
+
 /// Writes a profile of so many seconds of a pod in some form into a file. Returns what was said beside it.
 fn written(folder: &Folder, file: &str, seconds: u64, args: &[&str]) -> String {
     let out = fs::File::create(folder.path(file)).unwrap();

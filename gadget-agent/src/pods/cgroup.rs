@@ -116,8 +116,8 @@ impl Cgroup {
         {
             return Some(Arc::clone(last));
         }
-        let unit = |cgroup: &Self| cgroup.identity.as_ref().map(|identity| identity.unit.clone());
-        let Some(pods) = cgroups.iter().find(|cgroup| unit(cgroup).as_ref() == Some(&cgroup.path)) else {
+        let is_unit = |cgroup: &Self| cgroup.identity.as_ref().is_some_and(|identity| identity.unit == cgroup.path);
+        let Some(pods) = cgroups.iter().find(|cgroup| is_unit(cgroup)) else {
             return cgroups.iter().min_by_key(|cgroup| cgroup.path.len()).cloned();
         };
         let named = cgroups.iter().filter_map(|cgroup| cgroup.names()).max_by_key(|names| names.pod.is_some());

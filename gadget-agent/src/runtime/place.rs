@@ -45,6 +45,16 @@ impl Sum for Turns {
     }
 }
 
+/// How many records a queue has had, as it is used now.
+pub(super) fn made(places: &[Place], tag: u32) -> u64 {
+    places.iter().filter(|place| place.queue == tag).map(|place| place.made).sum()
+}
+
+/// The time of the last of its records that was written over; 0 if none was.
+pub(super) fn overwritten_to(places: &[Place], tag: u32) -> u64 {
+    places.iter().filter(|place| place.queue == tag).map(|place| place.overwritten_to).max().unwrap_or_default()
+}
+
 /// The pages that processors fill.
 pub(super) fn filled(places: &[Place]) -> Vec<u16> {
     places.iter().map(|place| place.page as u16).filter(|page| *page != 0).collect()

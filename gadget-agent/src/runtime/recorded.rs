@@ -34,28 +34,25 @@ pub(crate) struct Recorded {
 #[derive(Default)]
 pub(super) struct Kept {
     pub(super) count: u64,
-    /// How many are not there any more.
-    pub(super) overwritten: u64,
-    /// Times of the first and the last of these.
+    /// Times of the first and the last of these, if there are any.
     pub(super) first_ns: u64,
     pub(super) last_ns: u64,
+    /// How many are not there any more.
+    pub(super) overwritten: u64,
 }
 
-impl Kept {
-    /// If there have been so many.
-    pub(super) fn count_overwritten(&mut self, made: u64) {
-        self.overwritten = made.saturating_sub(self.count);
-    }
-}
-
-/// The same of each, by its tag.
-pub(super) fn kept(heads: &[Head]) -> HashMap<u32, Kept> {
+/// The same of each, by its tag, of those that have had so many records.
+pub(super) fn kept(heads: &[Head], made: &[(u32, u64)]) -> HashMap<u32, Kept> {
     let mut kept = HashMap::new();
     for head in heads {
         let of_queue = kept.entry(head.queue).or_insert(Kept { first_ns: u64::MAX, ..Kept::default() });
         of_queue.count += u64::from(head.count);
         of_queue.first_ns = of_queue.first_ns.min(head.first_ns);
         of_queue.last_ns = of_queue.last_ns.max(head.last_ns);
+    }
+    for (tag, made) in made {
+        let of_queue: &mut Kept = kept.entry(*tag).or_default();
+        of_queue.overwritten = made.saturating_sub(of_queue.count);
     }
     kept
 }

@@ -202,8 +202,8 @@ impl Recorder {
         let number = (tag % FIRST_USE) as usize;
         let places = self.places(number);
         let room = self.free.max_entries();
-        let Some(made) = self.queues.get(number).map(|queue| self.made(queue)) else { return Ok(()) };
-        let queue = &mut self.queues[number];
+        let Some(queue) = self.queues.get_mut(number) else { return Ok(()) };
+        let made = place::made(&places, queue.tag);
         let owner = queue.owner.take();
         let was_gone = owner.as_ref().is_some_and(Owner::is_gone);
         queue.tag = tag.checked_add(FIRST_USE).unwrap_or(FIRST_USE | number as u32);
@@ -271,31 +271,18 @@ impl Recorder {
         places.iter().flatten().filter_map(|bytes| Place::of(bytes)).collect()
     }
 
-    /// What processors have noted of a queue as it is used now.
-    fn current_places(&self, queue: &Queue) -> impl Iterator<Item = Place> {
-        let tag = queue.tag;
-        self.places(queue.number()).into_iter().filter(move |place| place.queue == tag)
-    }
-
-    /// How many records a queue has had.
-    fn made(&self, queue: &Queue) -> u64 {
-        self.current_places(queue).map(|place| place.made).sum()
-    }
-
     /// The time of the last of a queue's records that was written over; 0 if none was.
     fn overwritten_to(&self, queue: &Queue) -> u64 {
-        self.current_places(queue).map(|place| place.overwritten_to).max().unwrap_or_default()
+        place::overwritten_to(&self.places(queue.number()), queue.tag)
     }
 
     /// What is there of each queue, by its tag, and the heads of its pages. What was written over is counted from what there was just
     /// before: of whom records come meanwhile it may be more, but none that is there.
     fn kept(&self) -> (Vec<Head>, HashMap<u32, Kept>) {
-        let made: Vec<(u32, u64)> = self.owned().map(|(queue, _)| (queue.tag, self.made(queue))).collect();
+        let made = |queue: &Queue| place::made(&self.places(queue.number()), queue.tag);
+        let made: Vec<(u32, u64)> = self.owned().map(|(queue, _)| (queue.tag, made(queue))).collect();
         let heads = self.heads();
-        let mut kept = kept(&heads);
-        for (tag, made) in made {
-            kept.entry(tag).or_default().count_overwritten(made);
-        }
+        let kept = kept(&heads, &made);
         (heads, kept)
     }
 

@@ -24,7 +24,7 @@ const MODULE: &str = ".go.module";
 const MODULE_TEXT: u64 = 22;
 /// Bytes of a function in the list of all: where it begins, and where more is said.
 const ENTRY: u64 = 8;
-/// Bytes that are looked at for a text, or for what a table of values says of a place.
+/// Bytes that are looked at for what a table of values says of a place.
 const MOST: usize = 16 << 10;
 /// Which table of values says of a place whether it is in a function that was put into this one.
 const INLINED: u64 = 2;
@@ -69,14 +69,8 @@ impl GoTable {
         let word = |index: u64| Some(u64::from_le_bytes(table.bytes(HEAD + index * WORD)?));
         let parts = [word(3)?, word(4)?, word(5)?, word(6)?, word(7)?];
         let functions = word(0)?;
-        let text_at = HEAD + 2 * WORD;
-        let text = address_in(program, &section, text_at, word(2)?).or_else(|| {
-            let module = program.section_by_name(MODULE)?;
-            let (begin, _) = module.file_range()?;
-            let mut text = [0; WORD as usize];
-            table.file.read_exact_at(&mut text, begin.checked_add(MODULE_TEXT * WORD)?).ok()?;
-            address_in(program, &module, MODULE_TEXT * WORD, u64::from_le_bytes(text))
-        })?;
+        let in_module = || address_in(program, &table.file, &program.section_by_name(MODULE)?, MODULE_TEXT * WORD);
+        let text = address_in(program, &table.file, &section, HEAD + 2 * WORD).or_else(in_module)?;
         // 1.20 also says at which line a function begins.
         table.function_size = if magic == MAGICS[0] { 40 } else { 44 };
         Some(Self { text, quantum, functions, parts, ..table })
@@ -175,16 +169,20 @@ impl GoTable {
     }
 }
 
-/// An address that a section has, or that the loader would put there.
+/// An address that a section has at some place, or that the loader would put there.
 fn address_in<'a>(
     program: &object::File<'a, &'a ReadCache<File>>,
+    file: &File,
     section: &object::Section<'a, '_, &'a ReadCache<File>>,
     at: u64,
-    written: u64,
 ) -> Option<u64> {
+    let mut written = [0; WORD as usize];
+    file.read_exact_at(&mut written, section.file_range()?.0.checked_add(at)?).ok()?;
     let place = section.address().checked_add(at)?;
-    let put = || program.dynamic_relocations()?.find(|(address, _)| *address == place);
-    if written > 0 { Some(written) } else { u64::try_from(put()?.1.addend()).ok() }
+    match u64::from_le_bytes(written) {
+        0 => u64::try_from(program.dynamic_relocations()?.find(|(address, _)| *address == place)?.1.addend()).ok(),
+        address => Some(address),
+    }
 }
 
 /// The next number of seven bits a byte, the lowest first.
