@@ -126,23 +126,25 @@ impl Member {
         if self.greeting.is_empty() {
             return;
         }
+        // Asked before the client knows of the run: whatever is started from then on is seen.
+        let is_wanted = |cgroup: &&Arc<Cgroup>| verdict(&self.selector, Some(cgroup)) != Verdict::Unwanted;
+        let made = tracker.made_after(self.began_ns);
+        let missed: Vec<&Arc<Cgroup>> = made.iter().filter(is_wanted).collect();
+        let known = clock::now();
         for mut frame in self.greeting.drain(..) {
             // Not before: what happened until now may have been missed.
             if let Frame::Hello(hello) = &mut frame
                 && let Some(node) = &mut hello.node
             {
-                node.clock = clock::now();
+                node.clock = known;
             }
             self.outbox.put(&frame);
         }
-        let is_wanted = |cgroup: &&Arc<Cgroup>| verdict(&self.selector, Some(cgroup)) != Verdict::Unwanted;
-        let made = tracker.made_after(self.began_ns);
-        let missed: Vec<&Arc<Cgroup>> = made.iter().filter(is_wanted).collect();
         if let Some(from_ns) = missed.iter().filter_map(|cgroup| cgroup.made_ns).min() {
             let names: BTreeSet<String> = missed.iter().map(|cgroup| cgroup.full_name()).collect();
             let names = names.into_iter().collect::<Vec<_>>().join(", ");
             let reason = format!("started before this run was known here: {names}");
-            self.tell_gap(&Gap { from_ns, to_ns: clock::boot_ns(), reason });
+            self.tell_gap(&Gap { from_ns, to_ns: known.boot_ns, reason });
         }
     }
 
