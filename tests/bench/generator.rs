@@ -2,11 +2,12 @@
 //!
 //! `generator KIND COUNT --path PATH [--rate N] [--seconds N] [--cpu N]` prints "ready" and waits for a line, so that its
 //! own start is not measured and it can be put anywhere meanwhile; then it makes the events and prints one line of JSON:
-//! `kind`, `count`, how many `ns` they took, and how many `cpu_ns` of these it ran.
+//! `kind`, `count`, how many `ns` they took, and how many `cpu_ns` of these it ran. It does so again at each further line.
 
 #![allow(clippy::unwrap_used, reason = "its own failure ends it, and whoever started it notices")]
 
 use std::ffi::{CStr, CString};
+use std::hint::black_box;
 use std::io::{Read as _, Write as _, stdin};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::ffi::OsStringExt as _;
@@ -69,12 +70,16 @@ enum Kind {
     Checks,
     /// A system call that nobody traces
     Syscalls,
+    /// Something to compute that takes about as long, and no system call
+    Computations,
 }
 
 /// As its first argument: end at once.
 const NOTHING: &CStr = c"nothing";
 /// Events between two looks at the clock, if it matters.
 const BURST: u64 = 16;
+/// Of what is computed.
+const STEPS: u32 = 60;
 /// A query for the address of `bench.test`.
 const QUERY: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x05bench\x04test\x00\x00\x01\x00\x01";
 
@@ -91,26 +96,27 @@ fn main() {
     let path = CString::new(args.path.into_os_string().into_vec()).unwrap();
     let mut event = args.kind.event(path, args.connections);
     println!("ready");
-    stdin().read_line(&mut String::new()).unwrap();
-
     let limit = args.seconds.map_or(Duration::MAX, Duration::from_secs);
-    let (began, ran) = (Instant::now(), cpu_time());
-    let mut count = 0;
-    while count < args.count {
-        event();
-        count += 1;
-        if count % BURST == 0 && (args.rate.is_some() || args.seconds.is_some()) {
-            let passed = began.elapsed();
-            if passed >= limit {
-                break;
+    for line in stdin().lines() {
+        line.unwrap();
+        let (began, ran) = (Instant::now(), cpu_time());
+        let mut count = 0;
+        while count < args.count {
+            event();
+            count += 1;
+            if count % BURST == 0 && (args.rate.is_some() || args.seconds.is_some()) {
+                let passed = began.elapsed();
+                if passed >= limit {
+                    break;
+                }
+                let due = args.rate.map_or(Duration::ZERO, |rate| Duration::from_nanos(count * 1_000_000_000 / rate));
+                std::thread::sleep(due.saturating_sub(passed));
             }
-            let due = args.rate.map_or(Duration::ZERO, |rate| Duration::from_nanos(count * 1_000_000_000 / rate));
-            std::thread::sleep(due.saturating_sub(passed));
         }
+        let (ns, cpu_ns) = (began.elapsed().as_nanos(), (cpu_time() - ran).as_nanos());
+        let kind = args.kind.to_possible_value().unwrap();
+        println!(r#"{{"kind":"{}","count":{count},"ns":{ns},"cpu_ns":{cpu_ns}}}"#, kind.get_name());
     }
-    let (ns, cpu_ns) = (began.elapsed().as_nanos(), (cpu_time() - ran).as_nanos());
-    let kind = args.kind.to_possible_value().unwrap();
-    println!(r#"{{"kind":"{}","count":{count},"ns":{ns},"cpu_ns":{cpu_ns}}}"#, kind.get_name());
 }
 
 /// How long this process has run: what others take of the processor does not count.
@@ -161,6 +167,10 @@ impl Kind {
             }),
             // SAFETY: it has no arguments and touches nothing.
             Self::Syscalls => Box::new(|| _ = unsafe { libc::syscall(libc::SYS_getppid) }),
+            Self::Computations => Box::new(|| {
+                let next = |number: u64, _| black_box(number.wrapping_mul(3).wrapping_add(1));
+                black_box((0..STEPS).fold(1, next));
+            }),
         }
     }
 }

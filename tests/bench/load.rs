@@ -62,6 +62,11 @@ impl Load {
         Self { kind: "syscalls", count, path: MARK.into(), paced: None, connections: 1 }
     }
 
+    /// Something to compute that takes about as long.
+    pub(crate) fn computations(count: u64) -> Self {
+        Self::syscalls(count).of("computations")
+    }
+
     /// Bytes that are sent over so many connections in turn, and taken.
     pub(crate) fn pings(connections: u32, count: u64) -> Self {
         Self { connections, ..Self::syscalls(count).of("pings") }
@@ -151,8 +156,8 @@ impl Done {
 }
 
 impl Generator {
-    /// Has it make its events, and waits for that.
-    pub(crate) fn run(mut self) -> Result<Done> {
+    /// Has it make its events, and waits for that. It can do so again.
+    pub(crate) fn run(&mut self) -> Result<Done> {
         self.stdin.write_all(b"\n")?;
         let line = self.line()?;
         serde_json::from_str(&line).with_context(|| format!("the generator said {line:?}"))

@@ -8,6 +8,7 @@
 //!
 //! Failures are errors, never panics: what was started ends, and what was made goes, when values are dropped.
 
+mod accounts;
 mod agent;
 mod cgroup;
 mod load;

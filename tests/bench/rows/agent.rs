@@ -92,7 +92,7 @@ fn measure(stage: &Stage) -> Result<Table> {
     note(&mut table, ENDED, pid, stage.quick)?;
 
     let again = Running::start(&opens, stage, Place::Pipe)?;
-    let much = Load::failing_opens(stage.events(10_000_000)).start(&stage.watched)?;
+    let mut much = Load::failing_opens(stage.events(10_000_000)).start(&stage.watched)?;
     std::thread::scope(|scope| {
         let generated = scope.spawn(|| much.run());
         for index in 0..stage.events(1000) {

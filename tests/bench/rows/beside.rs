@@ -55,7 +55,7 @@ fn measure(stage: &Stage) -> Result<Table> {
             let baseline = load.run(&stage.watched)?.each();
             // As people have them: a table at a terminal, lines of JSON in a file.
             let ours = if place == Place::File { &json } else { &table_of_ours };
-            let tools = [ours as &dyn Tool, &classic].into_iter().chain(stage.rivals.all());
+            let tools = [ours as &dyn Tool, &classic].into_iter().chain(stage.rivals.of_opens());
             for tool in tools {
                 let line = format!("{}: {thousands} k, {}", tool.name(), place.name());
                 let mut running = Running::start(tool, stage, place)?;

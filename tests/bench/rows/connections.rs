@@ -65,7 +65,7 @@ fn measure(stage: &Stage) -> Result<Table> {
         table.push(WATCHED, PING, watched);
         table.push(WATCHED, RATIO, watched / alone);
         for line in [IDLE, BUSY] {
-            let pings = Load::pings(connections, 0).paced(connections.into(), seconds).start(&stage.watched)?;
+            let mut pings = Load::pings(connections, 0).paced(connections.into(), seconds).start(&stage.watched)?;
             let running = Running::start(&tcptop, stage, Place::File)?;
             let before = cgroup.cpu()?;
             if line == BUSY {

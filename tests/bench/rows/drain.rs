@@ -82,7 +82,7 @@ fn printed(stage: &Stage, load: &Load, tool: &Ours, place: Place, name: &str, ta
 }
 
 /// Fills the ring of an agent, which stands until the result is dropped.
-pub(super) fn fill(generator: Generator, agent: Pid) -> Result<Frozen> {
+pub(super) fn fill(mut generator: Generator, agent: Pid) -> Result<Frozen> {
     let frozen = Frozen::new(agent);
     generator.run()?;
     Ok(frozen)

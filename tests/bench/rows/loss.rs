@@ -83,7 +83,7 @@ fn loss(stage: &Stage) -> Result<Table> {
                 continue;
             }
             // Started before, so that its own exec is none of the events.
-            let generator = load.start(&stage.watched)?;
+            let mut generator = load.start(&stage.watched)?;
             let running = Running::start(tool, stage, place)?;
             let done = generator.run()?;
             let work = running.stop()?;

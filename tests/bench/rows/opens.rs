@@ -72,7 +72,7 @@ fn unwatched(stage: &Stage) -> Result<Table> {
 fn watched(stage: &Stage) -> Result<Table> {
     let (classic, ours) = (Classic::watching(Kind::Opens)?, Ours::json("opensnoop", &stage.watched));
     let mut tools: Vec<&dyn Tool> = vec![&classic, &ours];
-    tools.extend(stage.rivals.all());
+    tools.extend(stage.rivals.of_opens());
     measure(stage, stage.rounds, &tools)
 }
 

@@ -7,80 +7,130 @@ use tests::Daemon;
 
 use super::Limit::AtMost;
 use super::{Goal, Row};
-use crate::load::Load;
+use crate::accounts::Accounts;
+use crate::load::{Generator, Load};
 use crate::stage::Stage;
 use crate::table::Table;
-use crate::tools::{Ours, Place, Running};
+use crate::tools::classic::Kind;
+use crate::tools::{Classic, Ours, Place, Running, Tool};
 
 const CALL: &str = "a call";
 const RATIO: &str = "ratio";
-const SHARE: &str = "of its processor, at 49 Hz";
+const PROGRAM: &str = "its program";
 const AGENT: &str = "agent's CPU";
 
 const NOBODY: &str = "nobody looks";
+const EMPTY: &str = "an empty program, 999 times";
 const OFTEN: &str = "profile --freq 999";
 const USUAL: &str = "profile --freq 49";
 
-/// In a round calls are made in turns, so many in each: how fast a processor is changes within seconds.
-const TURNS: u32 = 20;
-const CALLS: u64 = 5_000_000;
+/// What is looked at 49 times a second: it makes system calls, or none.
+const CALLING: &str = "calling";
+const COMPUTING: &str = "computing";
 
-/// How often profile looks if nobody says, and at most.
-const USUAL_HZ: f64 = 49.;
-const MOST_HZ: f64 = 999.;
+/// In a round calls are made in turns, so many in each: how fast a processor is changes within seconds.
+const TURNS: u32 = 6;
+const CALLS: u64 = 8_000_000;
+/// Calls for some seconds: until most functions have their names, and while the agent is looked at then.
+const SECONDS: u64 = 20_000_000;
+const LOOKS: u32 = 4;
 
 /// The costs of profile.
 pub(super) static ROW: Row = Row {
     name: "profiles",
     title: "profile",
-    about: "One process makes a system call that does nothing, as often as it can, in turns of a second without profile and while that \
-            looks at it 999 times a second, its stacks of the kernel and of the program. 49 times a second cost 49/999 of what that adds: \
-            too little to be measured by itself. Then the agent, while it looks 49 times a second and its client prints JSON to a file: how \
-            much of a processor it takes, with the process that finds names, once most functions have theirs: after the first 3 s.",
+    about: "One process makes a system call that does nothing, as often as it can, in turns: alone; while an empty program runs 999 times \
+            a second at the clock that profile uses; and while profile looks as often, at its stacks of the kernel and of the program. \
+            Then it is looked at 49 times a second, and after it one that computes and makes no calls. What that adds is too little to be \
+            seen in what they do. So *its program* is how much of a processor the program takes that looks, by the kernel's own account, \
+            on all processors together: of profile, whose client prints JSON to a file, and of bpftrace, which counts the same stacks. \
+            The agent's CPU includes the process that finds names. All of it once most functions have theirs, after the first seconds.",
     measure,
-    plot: SHARE,
+    plot: PROGRAM,
     goals: &[
-        Goal::new("who is looked at 49 times a second loses at most 0.1% of its processor", AtMost(0.1), |table| {
-            table.median(OFTEN, SHARE)
+        Goal::new("to look at who computes takes at most 0.1% of a processor", AtMost(0.1), |table| {
+            table.median(&of(COMPUTING, USUAL), PROGRAM)
         }),
-        Goal::new("and the agent takes at most 0.1% of one", AtMost(0.1), |table| table.median(USUAL, AGENT)),
+        Goal::new("and at who makes system calls, so that the kernel has a stack as well", AtMost(0.1), |table| {
+            table.median(&of(CALLING, USUAL), PROGRAM)
+        }),
+        Goal::new("not more than 1.1 times what bpftrace takes for that", AtMost(1.1), |table| {
+            Some(table.median(&of(CALLING, USUAL), PROGRAM)? / table.median(&of(CALLING, "bpftrace"), PROGRAM)?)
+        }),
+        Goal::new("the agent takes at most 0.1% of one, for either", AtMost(0.1), |table| {
+            let of_load = |load| table.median(&of(load, USUAL), AGENT);
+            Some(of_load(CALLING)?.max(of_load(COMPUTING)?))
+        }),
     ],
-    note: "A sample is 3 to 5 us by the kernel's own account; most of the rest is the clock's interrupt, which is dear in \
-           virtual machines: beside an empty program of bpftrace's at the same clock the call took 1.5% longer, 0.075% at 49 \
-           Hz. The same measurement an hour later said 0.15 (0.13 to 0.26) of who is looked at, and 0.091 of the agent; with \
-           fewer turns in a round the first number was 0.06 to 0.13: on this machine the first goal is not reached reliably. \
-           `--variant samples=tick` needs no interrupt of its own.",
+    note: "The interrupt of the clock comes on top, which nobody can do without who looks like that: in three such runs \
+           within an hour, of 999 interrupts a second, an empty program made the call 0 to 2% longer and profile 0 to 3%, 0 \
+           to 0.15% at 49 Hz, which is as well as it can be seen here. What a sample takes depends on what others do on the \
+           machine: [decisions.md](decisions.md#what-a-sample-costs-is-memory-that-others-have-taken).",
 };
 
 fn measure(stage: &Stage) -> Result<Table> {
-    let mut table = Table::new(&[(CALL, "ns"), (RATIO, "x"), (SHARE, "%"), (AGENT, "%")]);
+    let mut table = Table::new(&[(CALL, "ns"), (RATIO, "x"), (PROGRAM, "%"), (AGENT, "%")]);
     let daemon = Daemon::start("bench-profiles");
     let cgroup = stage.tool_cgroup()?;
     cgroup.adopt(daemon.process.pid())?;
     let of_daemon = ["--socket", daemon.socket()];
     let profile = |options: &[&str]| Ours::json("profile", &stage.watched).with(&[&of_daemon, options].concat());
-    let (often, usual) = (profile(&["--freq", "999"]), profile(&[]));
+    let (empty, often, usual) = (Classic::elsewhere(Kind::Clock), profile(&["--freq", "999"]), profile(&[]));
+    let tools: [(&str, &dyn Tool); 2] = [(EMPTY, &empty), (OFTEN, &often)];
     for _ in 0..stage.rounds {
-        let calls = Load::syscalls(stage.events(CALLS));
-        let (mut alone, mut watched) = (0., 0.);
+        let mut calls = Load::syscalls(stage.events(CALLS)).start(&stage.watched)?;
+        let (mut alone, mut watched) = (0., [0.; 2]);
         for _ in 0..TURNS {
-            alone += calls.run(&stage.watched)?.cost() / f64::from(TURNS);
-            let running = Running::start(&often, stage, Place::File)?;
-            watched += calls.run(&stage.watched)?.cost() / f64::from(TURNS);
-            running.stop()?;
+            alone += calls.run()?.cost() / f64::from(TURNS);
+            for ((_, tool), cost) in tools.iter().zip(&mut watched) {
+                let running = Running::start(*tool, stage, Place::File)?;
+                // Its stacks are new to who looks.
+                calls.run()?;
+                *cost += calls.run()?.cost() / f64::from(TURNS);
+                running.stop()?;
+            }
         }
         table.push(NOBODY, CALL, alone);
-        table.push(OFTEN, CALL, watched);
-        table.push(OFTEN, RATIO, watched / alone);
-        table.push(OFTEN, SHARE, (watched / alone - 1.) * 100. * USUAL_HZ / MOST_HZ);
-        let long = Load::syscalls(stage.events(100_000_000)).start(&stage.watched)?;
-        let running = Running::start(&usual, stage, Place::File)?;
-        calls.run(&stage.watched)?;
-        let (before, begin) = (cgroup.cpu()?, Instant::now());
-        long.run()?;
-        let took: Duration = cgroup.cpu()?.saturating_sub(before);
-        table.push(USUAL, AGENT, took.as_secs_f64() / begin.elapsed().as_secs_f64() * 100.);
-        running.stop()?;
+        for ((name, _), cost) in tools.iter().zip(watched) {
+            table.push(name, CALL, cost);
+            table.push(name, RATIO, cost / alone);
+        }
+
+        let accounts = Accounts::keep()?;
+        let count = stage.events(SECONDS);
+        for (name, load) in [(CALLING, Load::syscalls(count)), (COMPUTING, Load::computations(count))] {
+            let mut load = load.start(&stage.watched)?;
+            let running = Running::start(&usual, stage, Place::File)?;
+            let told = || Ok((accounts.at_clocks(daemon.process.pid())?, cgroup.cpu()?));
+            let (program, agent) = while_it_runs(&mut load, told)?;
+            table.push(&of(name, USUAL), PROGRAM, program);
+            table.push(&of(name, USUAL), AGENT, agent);
+            running.stop()?;
+            for rival in stage.rivals.of_processors() {
+                let running = Running::start(rival, stage, Place::File)?;
+                let (program, _) =
+                    while_it_runs(&mut load, || Ok((accounts.at_clocks(running.pid())?, Duration::ZERO)))?;
+                table.push(&of(name, &rival.name()), PROGRAM, program);
+                running.stop()?;
+            }
+        }
     }
     Ok(table)
+}
+
+/// What a line is called.
+fn of(load: &str, tool: &str) -> String {
+    format!("{load}: {tool}")
+}
+
+/// How much of a processor two things take in some seconds of a load, in percent, after the first ones: as they are told before and after.
+fn while_it_runs(load: &mut Generator, told: impl Fn() -> Result<(Duration, Duration)>) -> Result<(f64, f64)> {
+    load.run()?;
+    let (before, begin) = (told()?, Instant::now());
+    for _ in 0..LOOKS {
+        load.run()?;
+    }
+    let (after, took) = (told()?, begin.elapsed());
+    let share = |after: Duration, before: Duration| (after - before).as_secs_f64() / took.as_secs_f64() * 100.;
+    Ok((share(after.0, before.0), share(after.1, before.1)))
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufWriter, Write as _, stdout};
 use std::num::NonZeroUsize;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use libbpf_rs::libbpf_sys::{PERF_COUNT_SW_BPF_OUTPUT, PERF_SAMPLE_RAW, PERF_TYPE_SOFTWARE, perf_event_attr};
+use libbpf_rs::libbpf_sys::{
+    PERF_COUNT_SW_BPF_OUTPUT, PERF_COUNT_SW_CPU_CLOCK, PERF_SAMPLE_RAW, PERF_TYPE_SOFTWARE, perf_event_attr,
+};
 use libbpf_rs::{MapCore as _, MapFlags, Object, ObjectBuilder, RingBufferBuilder};
 use nix::sys::mman::{MapFlags as Mapping, ProtFlags, mmap};
 use nix::sys::signal::{SigSet, Signal};
@@ -27,11 +29,14 @@ const NO_NAMESPACE: u64 = 1;
 const WAIT: Duration = Duration::from_millis(100);
 /// Bytes of a processor's perf buffer, of which one page says what is in the others.
 const BUFFER: NonZeroUsize = NonZeroUsize::new((1 + 64) * 4096).expect("not 0");
+/// How often a processor's clock strikes in a second: as often as profile looks at most.
+const CLOCK_HZ: u32 = 999;
 
 #[repr(C, align(8))]
 struct Aligned<T: ?Sized>(T);
 static OPENS: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/classic-opens.bpf.o")));
 static CALLS: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/classic-calls.bpf.o")));
+static CLOCK: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/classic-clock.bpf.o")));
 
 /// What one watches.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -40,6 +45,8 @@ pub(crate) enum Kind {
     Opens,
     /// System calls: the last of each processor are kept in its perf buffer
     Calls,
+    /// Nothing, 999 times a second on each processor
+    Clock,
 }
 
 /// One, watching this mount namespace or none.
@@ -65,6 +72,7 @@ impl Tool for Classic {
         match self.kind {
             Kind::Opens => "classic".into(),
             Kind::Calls => "perf buffers".into(),
+            Kind::Clock => "clock".into(),
         }
     }
 
@@ -91,12 +99,16 @@ pub(crate) fn run(kind: Kind, mntns: u32) -> Result<()> {
     let bytes = match kind {
         Kind::Opens => &OPENS.0,
         Kind::Calls => &CALLS.0,
+        Kind::Clock => &CLOCK.0,
     };
     let object = ObjectBuilder::default().open_memory(bytes)?.load()?;
-    map(&object, "watched")?.update(&mntns.to_ne_bytes(), &[1], MapFlags::ANY)?;
+    if let Kind::Opens | Kind::Calls = kind {
+        map(&object, "watched")?.update(&mntns.to_ne_bytes(), &[1], MapFlags::ANY)?;
+    }
     match kind {
         Kind::Opens => show_opens(&object, &ended),
         Kind::Calls => keep_calls(&object, &ended),
+        Kind::Clock => let_clocks_strike(&object, &ended),
     }
 }
 
@@ -132,29 +144,58 @@ fn keep_calls(object: &Object, ended: &AtomicBool) -> Result<()> {
     });
     let _buffers = made.collect::<Result<Vec<_>>>()?;
     let _links = attach(object)?;
+    wait_for(ended);
+    Ok(())
+}
+
+fn let_clocks_strike(object: &Object, ended: &AtomicBool) -> Result<()> {
+    let program = object.progs_mut().next().context("no program")?;
+    let strikes = (0..libbpf_rs::num_possible_cpus()?).map(|processor| {
+        let mut wanted = software_event(PERF_COUNT_SW_CPU_CLOCK);
+        wanted.set_freq(1);
+        wanted.__bindgen_anon_1.sample_freq = CLOCK_HZ.into();
+        wanted.set_exclude_idle(1);
+        // The program ends with it, as what it is attached by does.
+        Ok(program.attach_perf_event(perf_event(&wanted, processor)?.into_raw_fd())?)
+    });
+    let _links = strikes.collect::<Result<Vec<_>>>()?;
+    eprintln!("{ATTACHED}");
+    wait_for(ended);
+    Ok(())
+}
+
+fn wait_for(ended: &AtomicBool) {
     while !ended.load(Ordering::Relaxed) {
         std::thread::sleep(WAIT);
     }
     eprintln!("lost 0");
-    Ok(())
+}
+
+fn software_event(which: u32) -> perf_event_attr {
+    perf_event_attr {
+        type_: PERF_TYPE_SOFTWARE,
+        size: size_of::<perf_event_attr>() as u32,
+        config: which.into(),
+        ..Default::default()
+    }
+}
+
+/// An event of a processor's, whatever runs on it.
+fn perf_event(wanted: &perf_event_attr, processor: usize) -> Result<OwnedFd> {
+    let (any_process, no_group, no_flags) = (-1, -1, 0);
+    // SAFETY: the kernel reads `wanted`, which is as large as it says.
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, wanted, any_process, processor, no_group, no_flags) };
+    nix::errno::Errno::result(fd).context("open a perf event")?;
+    // SAFETY: the kernel has just made it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// The buffer of a processor, which is written over and mapped until the end.
 fn perf_buffer(processor: usize) -> Result<OwnedFd> {
-    let mut wanted = perf_event_attr {
-        type_: PERF_TYPE_SOFTWARE,
-        size: size_of::<perf_event_attr>() as u32,
-        config: PERF_COUNT_SW_BPF_OUTPUT.into(),
-        sample_type: PERF_SAMPLE_RAW.into(),
-        ..Default::default()
-    };
+    let mut wanted = software_event(PERF_COUNT_SW_BPF_OUTPUT);
+    wanted.sample_type = PERF_SAMPLE_RAW.into();
     wanted.set_write_backward(1);
-    let (any_process, no_group, no_flags) = (-1, -1, 0);
-    // SAFETY: the kernel reads `wanted`, which is as large as it says.
-    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &wanted, any_process, processor, no_group, no_flags) };
-    nix::errno::Errno::result(fd).context("open a perf buffer")?;
-    // SAFETY: the kernel has just made it, and nobody else has it.
-    let buffer = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let buffer = perf_event(&wanted, processor)?;
     // What cannot be written by who reads it the kernel writes over.
     // SAFETY: new memory, at no address in particular; nobody ever looks at it.
     unsafe { mmap(None, BUFFER, ProtFlags::PROT_READ, Mapping::MAP_SHARED, &buffer, 0)? };

@@ -7,21 +7,35 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::Tool;
 
-/// What they are, what `fetch` calls them, the program, and its arguments.
-const RIVALS: [(&str, &str, &str, &[&str]); 3] = [
-    ("libbpf-tools", "libbpf-tools-bookworm", "usr/sbin/opensnoop", &[]),
-    ("libbpf-tools", "libbpf-tools-sid", "usr/sbin/opensnoop-libbpf", &[]),
-    ("bpftrace", "bpftrace-sid", "usr/bin/bpftrace", &["-e", ONE_LINER]),
+/// What it is, what `fetch` calls it, the program, its arguments, and what it prints once it sees everything, if it says so.
+type Known = (&'static str, &'static str, &'static str, &'static [&'static str], Option<&'static str>);
+
+/// Those that watch opens.
+const OF_OPENS: [Known; 3] = [
+    ("libbpf-tools", "libbpf-tools-bookworm", "usr/sbin/opensnoop", &[], None),
+    ("libbpf-tools", "libbpf-tools-sid", "usr/sbin/opensnoop-libbpf", &[], None),
+    ("bpftrace", "bpftrace-sid", "usr/bin/bpftrace", &["-e", OPENS], None),
 ];
 
+/// One that looks at processors.
+const OF_PROCESSORS: [Known; 1] = [("bpftrace", "bpftrace-sid", "usr/bin/bpftrace", &["-e", PROFILE], Some("begun"))];
+
 /// What people write to watch opens.
-const ONE_LINER: &str = r#"
+const OPENS: &str = r#"
 tracepoint:syscalls:sys_enter_open, tracepoint:syscalls:sys_enter_openat { @path[tid] = args.filename; }
 tracepoint:syscalls:sys_exit_open, tracepoint:syscalls:sys_exit_openat /@path[tid]/
 { printf("%d %s %d %s\n", pid, comm, args.ret, str(@path[tid])); delete(@path, tid); }"#;
 
+/// What people write to see where time goes, of the generator alone.
+const PROFILE: &str = r#"
+BEGIN { printf("begun\n"); }
+profile:hz:49 /comm == "generator"/ { @[kstack, ustack, comm, pid] = count(); }"#;
+
 /// Those that were fetched.
-pub(crate) struct Rivals(Vec<Rival>);
+pub(crate) struct Rivals {
+    of_opens: Vec<Rival>,
+    of_processors: Vec<Rival>,
+}
 
 /// One of them.
 struct Rival {
@@ -30,6 +44,7 @@ struct Rival {
     root: PathBuf,
     program: &'static str,
     args: &'static [&'static str],
+    announces: Option<&'static str>,
 }
 
 impl Rivals {
@@ -39,24 +54,30 @@ impl Rivals {
         let output = Command::new(script).stderr(Stdio::inherit()).output()?;
         ensure!(output.status.success(), "cannot fetch the tools to compare with: {}", output.status);
         let lines = String::from_utf8(output.stdout)?;
-        let rival = |(name, folder, program, args)| {
+        let rival = |(name, folder, program, args, announces): Known| {
             let mut found =
                 lines.lines().map(|line| line.splitn(3, ' ')).filter(|words| words.clone().next() == Some(folder));
             let mut words = found.next().with_context(|| format!("{folder} was not fetched"))?.skip(1);
             let (version, root) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-            Ok(Rival { name: format!("{name} {}", short(version)), root: root.into(), program, args })
+            Ok(Rival { name: format!("{name} {}", short(version)), root: root.into(), program, args, announces })
         };
-        RIVALS.into_iter().map(rival).collect::<Result<_>>().map(Self)
+        let of_opens = OF_OPENS.into_iter().map(rival).collect::<Result<_>>()?;
+        Ok(Self { of_opens, of_processors: OF_PROCESSORS.into_iter().map(rival).collect::<Result<_>>()? })
     }
 
     /// None at all.
     pub(crate) fn none() -> Self {
-        Self(Vec::new())
+        Self { of_opens: Vec::new(), of_processors: Vec::new() }
     }
 
-    /// All of them.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &dyn Tool> {
-        self.0.iter().map(|rival| rival as &dyn Tool)
+    /// Those that watch opens.
+    pub(crate) fn of_opens(&self) -> impl Iterator<Item = &dyn Tool> {
+        self.of_opens.iter().map(|rival| rival as &dyn Tool)
+    }
+
+    /// Those that look 49 times a second at what runs on processors.
+    pub(crate) fn of_processors(&self) -> impl Iterator<Item = &dyn Tool> {
+        self.of_processors.iter().map(|rival| rival as &dyn Tool)
     }
 }
 
@@ -85,6 +106,10 @@ impl Tool for Rival {
         // Paths that are longer than it usually shows.
         command.env("BPFTRACE_MAX_STRLEN", "200").stdin(Stdio::null());
         Ok(command)
+    }
+
+    fn announces(&self) -> Option<&'static str> {
+        self.announces
     }
 
     /// "lost 5 events on CPU #0", "Lost 5 events".
