@@ -51,7 +51,10 @@ fn of_hook(gadget: &Gadget, hook: &Hook, variants: &[VariantStatus]) -> Finding 
     match (best, hook.without) {
         (Some(0), _) => Finding::ok(&check, of_it[0].variant.clone()),
         (Some(at), _) => {
-            let cost = hook.variant(&of_it[at].variant).map(|variant| format!("paid by {}", variant.cost));
+            let cost = hook.variant(&of_it[at].variant).map(|variant| {
+                let lacks = variant.lacks.map(|lacks| format!("; {lacks}")).unwrap_or_default();
+                format!("paid by {}{lacks}", variant.cost)
+            });
             Finding::degraded(&check, format!("{} ({})", of_it[at].variant, why()), cost.unwrap_or_default(), mend())
         }
         (None, Some(without)) => Finding::degraded(&check, why(), without, mend()),

@@ -223,6 +223,8 @@ fn finish(gadget: &Gadget, choices: &[Choice], plan: &Plan<'_>, object: Object, 
         if let (None, Some(without)) = (choice.variant(), choice.hook.without) {
             degraded.push(format!("{}: {without}: {}", gadget.name, choice.why()));
         }
+        let lacks = choice.variant().and_then(|variant| variant.lacks);
+        degraded.extend(lacks.map(|lacks| format!("{}: {lacks}", gadget.name)));
     }
     if signatures::are_wanted(&object) && signatures::are_missing() {
         degraded.push(format!("{}: {}", gadget.name, signatures::WITHOUT));

@@ -233,6 +233,8 @@ pub struct Variant {
     pub requires: &'static [&'static Requirement],
     /// Who pays for it, in words.
     pub cost: &'static str,
+    /// What its results lack beside those of a better one, and what mends that, in words; `None` if nothing.
+    pub lacks: Option<&'static str>,
 }
 
 /// A value that a parameter does not take, or a parameter that does not exist.

@@ -40,12 +40,17 @@ pub(super) static PROFILE: Gadget = Gadget {
                     programs: &["clock_strikes"],
                     requires: &[&PERF_EVENTS],
                     cost: "each processor that is not idle, at that frequency",
+                    lacks: None,
                 },
                 Variant {
                     name: "tick",
                     programs: &["processor_ticks"],
                     requires: &[&TYPED_TRACEPOINTS, &TICK_TRACEPOINT],
                     cost: "the same, no more often than the kernel ticks; and each change of task",
+                    lacks: Some(
+                        "samples keep step with the kernel's timers: what one starts and what is over within some milliseconds may be \
+                         seen never, or too often (samples=clock keeps none: sysctl -w kernel.perf_event_paranoid=2)",
+                    ),
                 },
             ],
         },
@@ -57,6 +62,7 @@ pub(super) static PROFILE: Gadget = Gadget {
                 programs: &["task_switches", "find_waits", "sample_waits"],
                 requires: &[&TYPED_TRACEPOINTS],
                 cost: "each change of task of the node",
+                lacks: None,
             }],
         },
     ],

@@ -22,6 +22,7 @@ pub(super) static SNAPSHOT_FILE: Gadget = Gadget {
             programs: &["list_files"],
             requires: &[&TYPED_TRACEPOINTS],
             cost: "who asks",
+            lacks: None,
         }],
     }],
 };

@@ -22,6 +22,7 @@ pub(super) static SNAPSHOT_PROCESS: Gadget = Gadget {
             programs: &["list_processes"],
             requires: &[&TYPED_TRACEPOINTS],
             cost: "who asks",
+            lacks: None,
         }],
     }],
 };

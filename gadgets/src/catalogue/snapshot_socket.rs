@@ -23,6 +23,7 @@ pub(super) static SNAPSHOT_SOCKET: Gadget = Gadget {
             programs: &["list_networks", "list_sockets", "list_table_parts"],
             requires: &[&TYPED_TRACEPOINTS],
             cost: "who asks",
+            lacks: None,
         }],
     }],
 };

@@ -30,6 +30,7 @@ pub(super) static SYSCALLS: Gadget = Gadget {
             programs: &["call_enters"],
             requires: &[&TYPED_TRACEPOINTS],
             cost: "each system call of the node",
+            lacks: None,
         }],
     }],
 };

@@ -27,6 +27,7 @@ pub(super) static TRACELOOP: Gadget = Gadget {
                 programs: &["call_exits"],
                 requires: &[&TYPED_TRACEPOINTS],
                 cost: "each system call of the node",
+                lacks: None,
             }],
         },
         Hook {
@@ -37,6 +38,7 @@ pub(super) static TRACELOOP: Gadget = Gadget {
                 programs: &["call_enters"],
                 requires: &[&TYPED_TRACEPOINTS],
                 cost: "each system call of the node, where it begins",
+                lacks: None,
             }],
         },
         Hook {
@@ -47,6 +49,7 @@ pub(super) static TRACELOOP: Gadget = Gadget {
                 programs: &["task_exits"],
                 requires: &[&TYPED_TRACEPOINTS],
                 cost: "each thread that ends",
+                lacks: None,
             }],
         },
         Hook {
@@ -57,6 +60,7 @@ pub(super) static TRACELOOP: Gadget = Gadget {
                 programs: &["list_calls_underway"],
                 requires: &[&TYPED_TRACEPOINTS],
                 cost: "nothing, until somebody looks",
+                lacks: None,
             }],
         },
     ],

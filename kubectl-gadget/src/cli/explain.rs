@@ -53,7 +53,10 @@ fn as_json(gadget: &Gadget) -> anyhow::Result<Value> {
             let variants: Vec<_> = hook
                 .variants
                 .iter()
-                .map(|variant| json!({"name": variant.name, "requires": requires(variant), "cost": variant.cost}))
+                .map(|variant| {
+                    let (name, cost, lacks) = (variant.name, variant.cost, variant.lacks);
+                    json!({"name": name, "requires": requires(variant), "cost": cost, "lacks": lacks})
+                })
                 .collect();
             json!({"name": hook.name, "without": hook.without, "variants": variants})
         })

@@ -85,6 +85,14 @@ fn runs(containers: &mut dyn Containers, options: &[&str]) -> Seen {
     let before = cpu_ns(pid);
     let seen = client.stop();
     let after = cpu_ns(pid);
+    if options.contains(&"samples=tick") {
+        let mut degraded = seen.lines.iter().filter_map(|line| line["degraded"].as_array()).flatten();
+        assert!(
+            degraded.any(|what| what.as_str().unwrap().contains("keep step with the kernel's timers")),
+            "{}",
+            seen.said
+        );
+    }
     let events = seen.events();
     assert_eq!(seen.lost(), 0);
     for event in &events {
