@@ -125,7 +125,7 @@ pub struct Node {
     /// For each hook of the gadget, the variant in use; empty for a hook that could not be had.
     #[serde(default)]
     pub variants: BTreeMap<String, String>,
-    /// What does not work here and why, in words.
+    /// What does not work here, or less well, and why, in words.
     #[serde(default)]
     pub degraded: Vec<String>,
 }
@@ -172,7 +172,7 @@ pub struct GadgetStatus {
     pub name: String,
     /// For each hook, the variant that loads; empty for one that cannot be had.
     pub variants: BTreeMap<String, String>,
-    /// What does not work and why, in words.
+    /// What does not work, or less well, and why, in words.
     pub degraded: Vec<String>,
     /// Why it cannot be loaded at all.
     pub error: Option<String>,

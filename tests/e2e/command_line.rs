@@ -23,6 +23,7 @@ fn list_and_explain_need_no_agent() {
     for word in ["pcomm", "--failed", "tracepoint", "namespace of the pod"] {
         assert!(text.contains(word), "{word}");
     }
+    assert!(prints(&["explain", "profile"]).contains("With samples=tick: samples keep step with timers"));
     let explained = prints_json(&["explain", "exec", "-o", "json"]);
     assert_eq!(
         explained["columns"],

@@ -28,7 +28,7 @@ pub(crate) struct Attached {
     pub(crate) kernel_bytes: u64,
     /// For each hook the variant in use; empty for one that could not be had.
     pub(crate) variants: BTreeMap<String, String>,
-    /// What does not work and why.
+    /// What does not work, or less well, and why.
     pub(crate) degraded: Vec<String>,
 }
 
@@ -80,6 +80,12 @@ impl Choice {
     /// Why none is left.
     fn why(&self) -> String {
         if self.refusals.is_empty() { "no variant of it is known".into() } else { self.refusals.join("; ") }
+    }
+
+    /// What results lack, and why it is not a better variant that is left, unless this one was forced.
+    fn lacks(&self) -> Option<String> {
+        let lacks = [self.variant()?.lacks?.to_owned()];
+        Some(lacks.into_iter().chain(self.refusals.iter().cloned()).collect::<Vec<_>>().join("; "))
     }
 }
 
@@ -223,8 +229,7 @@ fn finish(gadget: &Gadget, choices: &[Choice], plan: &Plan<'_>, object: Object, 
         if let (None, Some(without)) = (choice.variant(), choice.hook.without) {
             degraded.push(format!("{}: {without}: {}", gadget.name, choice.why()));
         }
-        let lacks = choice.variant().and_then(|variant| variant.lacks);
-        degraded.extend(lacks.map(|lacks| format!("{}: {lacks}", gadget.name)));
+        degraded.extend(choice.lacks().map(|lacks| format!("{}: {lacks}", gadget.name)));
     }
     if signatures::are_wanted(&object) && signatures::are_missing() {
         degraded.push(format!("{}: {}", gadget.name, signatures::WITHOUT));

@@ -233,7 +233,7 @@ pub struct Variant {
     pub requires: &'static [&'static Requirement],
     /// Who pays for it, in words.
     pub cost: &'static str,
-    /// What its results lack beside those of a better one, and what mends that, in words; `None` if nothing.
+    /// What its results lack beside those of a better one, in words; `None` if nothing.
     pub lacks: Option<&'static str>,
 }
 

@@ -39,17 +39,16 @@ pub(super) static PROFILE: Gadget = Gadget {
                     name: "clock",
                     programs: &["clock_strikes"],
                     requires: &[&PERF_EVENTS],
-                    cost: "each processor that is not idle, at that frequency",
+                    cost: "each processor, at that frequency: one that is idle is woken",
                     lacks: None,
                 },
                 Variant {
                     name: "tick",
                     programs: &["processor_ticks"],
                     requires: &[&TYPED_TRACEPOINTS, &TICK_TRACEPOINT],
-                    cost: "the same, no more often than the kernel ticks; and each change of task",
+                    cost: "each processor that is not idle, no more often than the kernel ticks; and each change of task",
                     lacks: Some(
-                        "samples keep step with the kernel's timers: what one starts and what is over within some milliseconds may be \
-                         seen never, or too often (samples=clock keeps none: sysctl -w kernel.perf_event_paranoid=2)",
+                        "samples keep step with timers: what these start, if it is over within milliseconds, is seen never or too often",
                     ),
                 },
             ],

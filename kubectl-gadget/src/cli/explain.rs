@@ -118,7 +118,11 @@ fn as_text(gadget: &Gadget) -> anyhow::Result<String> {
         .iter()
         .filter_map(|hook| Some(format!("\nWithout hook {}: {}.", hook.name, hook.without?)))
         .collect();
-    Ok(format!("{text}{}\n{missing}", hooks.trim_fmt()))
+    let variants = gadget.hooks.iter().flat_map(|hook| hook.variants.iter().map(move |variant| (hook, variant)));
+    let lacking: String = variants
+        .filter_map(|(hook, variant)| Some(format!("\nWith {}={}: {}.", hook.name, variant.name, variant.lacks?)))
+        .collect();
+    Ok(format!("{text}{}\n{missing}{lacking}", hooks.trim_fmt()))
 }
 
 fn requires(variant: &Variant) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tests::Daemon;
 
 use super::Limit::AtMost;
@@ -39,12 +39,14 @@ const LOOKS: u32 = 4;
 pub(super) static ROW: Row = Row {
     name: "profiles",
     title: "profile",
-    about: "One process makes a system call that does nothing, as often as it can, in turns: alone; while an empty program runs 999 times \
-            a second at the clock that profile uses; and while profile looks as often, at its stacks of the kernel and of the program. \
-            Then it is looked at 49 times a second, and after it one that computes and makes no calls. What that adds is too little to be \
-            seen in what they do. So *its program* is how much of a processor the program takes that looks, by the kernel's own account, \
-            on all processors together: of profile, whose client prints JSON to a file, and of bpftrace, which counts the same stacks. \
-            The agent's CPU includes the process that finds names. All of it once most functions have theirs, after the first seconds.",
+    about: "One process makes a system call that does nothing, as often as it can, in turns: alone; while an empty program \
+            runs 999 times a second at the clock that profile uses; and while profile looks as often, at its stacks of the \
+            kernel and of the program. Then it is looked at 49 times a second, and after it one that computes and makes no \
+            calls. What that adds is too little to be seen in what they do. So *its program* is how much of a processor the \
+            program that looks takes, by the kernel's own account, on all processors together: of profile, whose client \
+            prints JSON to a file, and of bpftrace, which counts the same stacks and is called on the idle processor as \
+            well. The agent's CPU includes the process that finds names. All of it once most functions have theirs, after \
+            the first seconds.",
     measure,
     plot: PROGRAM,
     goals: &[
@@ -54,18 +56,16 @@ pub(super) static ROW: Row = Row {
         Goal::new("and at who makes system calls, so that the kernel has a stack as well", AtMost(0.1), |table| {
             table.median(&of(CALLING, USUAL), PROGRAM)
         }),
-        Goal::new("not more than 1.1 times what bpftrace takes for that", AtMost(1.1), |table| {
-            Some(table.median(&of(CALLING, USUAL), PROGRAM)? / table.median(&of(CALLING, "bpftrace"), PROGRAM)?)
-        }),
         Goal::new("the agent takes at most 0.1% of one, for either", AtMost(0.1), |table| {
             let of_load = |load| table.median(&of(load, USUAL), AGENT);
             Some(of_load(CALLING)?.max(of_load(COMPUTING)?))
         }),
     ],
-    note: "The interrupt of the clock comes on top, which nobody can do without who looks like that: in three such runs \
-           within an hour, of 999 interrupts a second, an empty program made the call 0 to 2% longer and profile 0 to 3%, 0 \
-           to 0.15% at 49 Hz, which is as well as it can be seen here. What a sample takes depends on what others do on the \
-           machine: [decisions.md](decisions.md#what-a-sample-costs-is-memory-that-others-have-taken).",
+    note: "The goals are of the median of five rounds: single ones are above 0.1%, since what a sample takes depends on \
+            what others do on the machine: [decisions.md](decisions.md#what-a-sample-costs-is-memory-that-others-have- \
+            taken). The interrupt of the clock is not in it, which nobody who looks like that can do without. An empty \
+            program at 999 Hz made the call 0 to 2% longer in three runs within an hour, which is as well as it can be seen \
+            here: 0 to 20 us an interrupt, up to 0.1% at 49 Hz. With that, who makes system calls loses more than 0.1%.",
 };
 
 fn measure(stage: &Stage) -> Result<Table> {
@@ -74,7 +74,9 @@ fn measure(stage: &Stage) -> Result<Table> {
     let cgroup = stage.tool_cgroup()?;
     cgroup.adopt(daemon.process.pid())?;
     let of_daemon = ["--socket", daemon.socket()];
-    let profile = |options: &[&str]| Ours::json("profile", &stage.watched).with(&[&of_daemon, options].concat());
+    // By the clock or not at all.
+    let of_all = [&of_daemon[..], &["--variant", "samples=clock"]].concat();
+    let profile = |options: &[&str]| Ours::json("profile", &stage.watched).with(&of_all).with(options);
     let (empty, often, usual) = (Classic::elsewhere(Kind::Clock), profile(&["--freq", "999"]), profile(&[]));
     let tools: [(&str, &dyn Tool); 2] = [(EMPTY, &empty), (OFTEN, &often)];
     for _ in 0..stage.rounds {
@@ -131,6 +133,9 @@ fn while_it_runs(load: &mut Generator, told: impl Fn() -> Result<(Duration, Dura
         load.run()?;
     }
     let (after, took) = (told()?, begin.elapsed());
-    let share = |after: Duration, before: Duration| (after - before).as_secs_f64() / took.as_secs_f64() * 100.;
-    Ok((share(after.0, before.0), share(after.1, before.1)))
+    let share = |after: Duration, before| {
+        let spent = after.checked_sub(before).context("what was counted is gone")?;
+        anyhow::Ok(spent.as_secs_f64() / took.as_secs_f64() * 100.)
+    };
+    Ok((share(after.0, before.0)?, share(after.1, before.1)?))
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -136,8 +137,7 @@ fn show_opens(object: &Object, ended: &AtomicBool) -> Result<()> {
 /// What it has kept is not printed: what is measured is what it costs to keep it.
 fn keep_calls(object: &Object, ended: &AtomicBool) -> Result<()> {
     let buffers = map(object, "buffers")?;
-    let processors = libbpf_rs::num_possible_cpus()?;
-    let made = (0..processors).map(|processor| {
+    let made = (0..available_parallelism()?.get()).map(|processor| {
         let buffer = perf_buffer(processor)?;
         buffers.update(&(processor as u32).to_ne_bytes(), &buffer.as_raw_fd().to_ne_bytes(), MapFlags::ANY)?;
         Ok(buffer)
@@ -150,12 +150,12 @@ fn keep_calls(object: &Object, ended: &AtomicBool) -> Result<()> {
 
 fn let_clocks_strike(object: &Object, ended: &AtomicBool) -> Result<()> {
     let program = object.progs_mut().next().context("no program")?;
-    let strikes = (0..libbpf_rs::num_possible_cpus()?).map(|processor| {
+    let strikes = (0..available_parallelism()?.get()).map(|processor| {
         let mut wanted = software_event(PERF_COUNT_SW_CPU_CLOCK);
         wanted.set_freq(1);
         wanted.__bindgen_anon_1.sample_freq = CLOCK_HZ.into();
         wanted.set_exclude_idle(1);
-        // The program ends with it, as what it is attached by does.
+        // The link closes it.
         Ok(program.attach_perf_event(perf_event(&wanted, processor)?.into_raw_fd())?)
     });
     let _links = strikes.collect::<Result<Vec<_>>>()?;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::Tool;
 
-/// What it is, what `fetch` calls it, the program, its arguments, and what it prints once it sees everything, if it says so.
+/// What it is, what `fetch` calls it, the program, its arguments, and what it prints once it begins, if it says so.
 type Known = (&'static str, &'static str, &'static str, &'static [&'static str], Option<&'static str>);
 
 /// Those that watch opens.

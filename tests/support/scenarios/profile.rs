@@ -87,11 +87,7 @@ fn runs(containers: &mut dyn Containers, options: &[&str]) -> Seen {
     let after = cpu_ns(pid);
     if options.contains(&"samples=tick") {
         let mut degraded = seen.lines.iter().filter_map(|line| line["degraded"].as_array()).flatten();
-        assert!(
-            degraded.any(|what| what.as_str().unwrap().contains("keep step with the kernel's timers")),
-            "{}",
-            seen.said
-        );
+        assert!(degraded.any(|what| what.as_str().unwrap().contains("keep step with timers")), "{}", seen.said);
     }
     let events = seen.events();
     assert_eq!(seen.lost(), 0);
