@@ -119,6 +119,10 @@ impl Containers for RealPods {
         self.pods[pod].wait(container);
     }
 
+    fn is_emulated(&self) -> bool {
+        false
+    }
+
     fn shared_folder(&self) -> PathBuf {
         shared_folder()
     }
