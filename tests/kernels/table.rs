@@ -56,7 +56,7 @@ pub(crate) fn page(runs: &[Run]) -> String {
     }
     page.push('\n');
     for run in runs.iter().filter(|run| run.repeated) {
-        let _ = writeln!(page, "{} came to its end at the second attempt only.\n", run.release);
+        let _ = writeln!(page, "{} did not come to its end at the first attempt.\n", run.release);
     }
     for (index, reason) in reasons.iter().enumerate() {
         let _ = writeln!(page, "{}. This kernel is too old for {reason}.", index + 1);
