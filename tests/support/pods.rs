@@ -119,10 +119,6 @@ impl Containers for RealPods {
         self.pods[pod].wait(container);
     }
 
-    fn is_emulated(&self) -> bool {
-        false
-    }
-
     fn shared_folder(&self) -> PathBuf {
         shared_folder()
     }

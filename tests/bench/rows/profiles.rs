@@ -62,8 +62,8 @@ pub(super) static ROW: Row = Row {
         }),
     ],
     note: "The goals are of the median of five rounds: single ones are above 0.1%, since what a sample takes depends on \
-            what others do on the machine: [decisions.md](decisions.md#what-a-sample-costs-is-memory-that-others-have- \
-            taken). The interrupt of the clock is not in it, which nobody who looks like that can do without. An empty \
+            what others do on the machine: \
+            [decisions.md](decisions.md#what-a-sample-costs-is-memory-that-others-have-taken). The interrupt of the clock is not in it, which nobody who looks like that can do without. An empty \
             program at 999 Hz made the call 0 to 2% longer in three runs within an hour, which is as well as it can be seen \
             here: 0 to 20 us an interrupt, up to 0.1% at 49 Hz. With that, who makes system calls loses more than 0.1%.",
 };

@@ -101,10 +101,6 @@ impl Containers for GuestPods {
         assert!(status.success(), "{pod}/{container}: {status}");
     }
 
-    fn is_emulated(&self) -> bool {
-        true
-    }
-
     fn shared_folder(&self) -> PathBuf {
         "/tmp".into()
     }

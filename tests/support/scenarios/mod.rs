@@ -43,8 +43,6 @@ pub trait Containers {
     fn wait(&mut self, pod: &str, container: &str);
     /// What the containers have as /tmp.
     fn shared_folder(&self) -> PathBuf;
-    /// Whether their processors are emulated: in turns, so that each stands still for a while, and its clock with it.
-    fn is_emulated(&self) -> bool;
 }
 
 /// What a gadget is held to.
