@@ -136,10 +136,8 @@ static __always_inline void bind_done(long ret)
 		family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	if (!is_internet(family))
 		return;
-	bind.pid = task_pid(task);
-	bind.uid = task_uid(task);
+	name_task(&bind, task);
 	bind.ret = ret;
-	read_task_comm(bind.comm, task);
 	if (sk) {
 		bind.protocol = BPF_CORE_READ(sk, sk_protocol);
 		bind.options = bind_options(sk);

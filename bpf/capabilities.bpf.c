@@ -122,9 +122,7 @@ static __always_inline void capability_checked(void *ctx, const struct question 
 	/* What the runtime does is usually not shown. */
 	if (unique && !(check.header.flags & GADGET_SETUP) && was_shown(&check))
 		return;
-	check.pid = task_pid(task);
-	check.uid = task_uid(task);
-	read_task_comm(check.comm, task);
+	name_task(&check, task);
 	check.syscall = syscall_number(task, syscall_regs_of(task));
 	check.audit = asked->audit;
 	check.user_namespace = BPF_CORE_READ(target, ns.inum);

@@ -73,11 +73,9 @@ static __always_inline struct exec_buffer *exec_begin(int ret)
 	b->exec.header = header;
 
 	parent = BPF_CORE_READ(task, real_parent);
-	b->exec.pid = task_pid(task);
+	name_task(&b->exec, task);
 	b->exec.ppid = BPF_CORE_READ(parent, tgid);
-	b->exec.uid = task_uid(task);
 	b->exec.ret = ret;
-	read_task_comm(b->exec.comm, task);
 	bpf_core_read_str(b->exec.pcomm, sizeof(b->exec.pcomm), &parent->comm);
 	return b;
 }

@@ -162,10 +162,8 @@ static __always_inline void open_done(long ret, const enum open_call call)
 		return;
 	}
 	b->open.header = header;
-	b->open.pid = task_pid(task);
-	b->open.uid = task_uid(task);
+	name_task(&b->open, task);
 	b->open.ret = ret;
-	read_task_comm(b->open.comm, task);
 
 	request = open_request(task, call);
 	b->open.flags = portable_open_flags(request.flags);
@@ -321,9 +319,7 @@ int BPF_PROG(uring_submitted, struct io_kiocb *req)
 		return 0;
 	}
 	b->open.header = header;
-	b->open.pid = task_pid(task);
-	b->open.uid = task_uid(task);
-	read_task_comm(b->open.comm, task);
+	name_task(&b->open, task);
 	open = (void *)req + bpf_core_field_offset(struct io_kiocb, cmd);
 	/* The kernel has added that itself. */
 	b->open.flags = portable_open_flags(BPF_CORE_READ(open, how.flags) & ~(__u64)O_LARGEFILE);

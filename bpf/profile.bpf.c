@@ -50,9 +50,7 @@ static __always_inline bool describe(struct sample *sample, void *ctx, struct ta
 {
 	bool is_new = false;
 
-	sample->pid = task_pid(task);
-	sample->uid = task_uid(task);
-	read_task_comm(sample->comm, task);
+	name_task(sample, task);
 	sample->user_stack = kernel_only || !sample->pid ? GADGET_STACK_NONE : user_stack(ctx, sample->pid, &is_new);
 	sample->kernel_stack = user_only ? GADGET_STACK_NONE : kernel_stack(ctx);
 	return is_new;
@@ -179,6 +177,15 @@ static __always_inline enum activity activity_of(struct task_struct *task)
 	return state & uninterruptible_state && !(state & no_load) ? uninterruptible : sleeping;
 }
 
+/* It begins, or was found, now. */
+static __always_inline void set_wait(struct wait *wait, struct task_struct *task, __u64 now)
+{
+	wait->sample.activity = activity_of(task);
+	wait->sample.samples = 1;
+	wait->begin = now;
+	wait->ran = TASK_MEMBER(struct task_struct, task, se.sum_exec_runtime);
+}
+
 /* Whether a wait is wanted now: its cgroup may have another slot than when it began. */
 static __always_inline bool is_still_wanted(struct gadget_header *header)
 {
@@ -231,10 +238,7 @@ static __always_inline void wait_begins(void *ctx, struct task_struct *task)
 	if (!tid || BPF_CORE_READ(task, exit_state) || !gadget_wanted(&wait.sample.header, 0, task))
 		return;
 	wait.is_new = describe(&wait.sample, ctx, task);
-	wait.sample.activity = activity_of(task);
-	wait.sample.samples = 1;
-	wait.begin = wait.sample.header.time;
-	wait.ran = TASK_MEMBER(struct task_struct, task, se.sum_exec_runtime);
+	set_wait(&wait, task, wait.sample.header.time);
 	/* Not each return to a processor is told of: on 6.18 one in some hundred is not, where processors are busy. */
 	former = bpf_map_lookup_elem(&waits, &tid);
 	if (former)
@@ -270,10 +274,7 @@ int find_waits(struct bpf_iter__task *ctx)
 		return 0;
 	wait.sample.header.cgroup = task_cgroup(task);
 	wait.sample.header.slot = slot_of(wait.sample.header.cgroup, &is_new);
-	wait.sample.activity = activity_of(task);
-	wait.sample.samples = 1;
-	wait.begin = bpf_ktime_get_boot_ns();
-	wait.ran = BPF_CORE_READ(task, se.sum_exec_runtime);
+	set_wait(&wait, task, bpf_ktime_get_boot_ns());
 	buffer = user_only ? NULL : take_stack_buffer();
 	if (buffer) {
 		size = bpf_get_task_stack(task, buffer->stack.frames, sizeof(buffer->stack.frames), 0);

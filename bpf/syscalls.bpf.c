@@ -127,9 +127,7 @@ static __noinline void show(struct caller *caller, long number)
 		return;
 	if (was_shown(caller, number))
 		return;
-	call.pid = task_pid(task);
-	call.uid = task_uid(task);
-	read_task_comm(call.comm, task);
+	name_task(&call, task);
 	call.architecture = caller->is_compat ? COMPAT_ARCHITECTURE : NATIVE_ARCHITECTURE;
 	call.syscall = number;
 	gadget_send(&events, &call.header, sizeof(call));

@@ -221,9 +221,7 @@ static __always_inline void connection_begins(struct connection *connection, int
 	if (new == TCP_ESTABLISHED)
 		return;
 	task = current_task();
-	connection->pid = task_pid(task);
-	connection->uid = task_uid(task);
-	read_task_comm(connection->comm, task);
+	name_task(connection, task);
 }
 
 static __always_inline void count_unkept(const struct sock *sk)

@@ -102,9 +102,7 @@ static __always_inline void read_opener(struct opener *opener)
 	struct task_struct *task = current_task();
 
 	opener->began = bpf_ktime_get_boot_ns();
-	opener->pid = task_pid(task);
-	opener->uid = task_uid(task);
-	read_task_comm(opener->comm, task);
+	name_task(opener, task);
 	opener->is_wanted = task_wanted(task);
 }
 

@@ -127,6 +127,14 @@ static __always_inline void read_task_comm(char *comm, struct task_struct *task)
 	}
 }
 
+/* Who a task is: the members `pid`, `uid` and `comm` of a record. */
+#define name_task(record, task)                                                                                         \
+	do {                                                                                                           \
+		(record)->pid = task_pid(task);                                                                        \
+		(record)->uid = task_uid(task);                                                                        \
+		read_task_comm((record)->comm, task);                                                                  \
+	} while (0)
+
 /* The registers with which a task entered the kernel. Where they cannot be had the program does not load. */
 static __always_inline struct pt_regs___kernel *syscall_regs_of(struct task_struct *task)
 {

@@ -365,7 +365,7 @@ static __always_inline bool gadget_wanted(struct gadget_header *header, __u16 st
 	return true;
 }
 
-/* Who a task is that an iterator meets: the members `pid`, `uid` and `comm` of a record. */
+/* The same as name_task, of a task that an iterator meets. */
 #define name_listed_task(record, task)                                                                                  \
 	do {                                                                                                           \
 		(record)->pid = (task)->tgid;                                                                          \

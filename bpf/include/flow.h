@@ -109,9 +109,7 @@ static __always_inline void set_current_task(struct flow *flow)
 {
 	struct task_struct *task = current_task();
 
-	flow->pid = task_pid(task);
-	flow->uid = task_uid(task);
-	read_task_comm(flow->comm, task);
+	name_task(flow, task);
 }
 
 /* In an interrupt nobody knows the process, but for its user. */

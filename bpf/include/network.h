@@ -27,10 +27,13 @@ static __always_inline bool network_found(struct net *net, struct task_struct *t
 	__u32 slot = SLOT_HOST;
 	bool is_new;
 
-	if (!is_first)
-		slot = slot_of(task_cgroup(task), &is_new);
-	if ((slot == SLOT_HOST && !is_first) || bpf_map_lookup_elem(&networks, &net))
+	if (bpf_map_lookup_elem(&networks, &net))
 		return false;
+	if (!is_first) {
+		slot = slot_of(task_cgroup(task), &is_new);
+		if (slot == SLOT_HOST)
+			return false;
+	}
 	/* Before 6.4 the result has 32 bits. */
 	if ((int)bpf_map_update_elem(&networks, &net, &slot, BPF_ANY))
 		gadget_count_lost(slot);

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::pods::cgroup::Cgroup;
 use crate::pods::slots;
 use crate::runtime::load;
+use crate::runtime::recursion::Recursion;
 
 /// Entries of each map that a gadget counts in: one a slot, and their total.
 pub(crate) const KERNEL_COUNTERS: u32 = slots::COUNT + 1;
@@ -68,20 +69,30 @@ impl KernelLoss {
 
 /// Runs of a gadget's programs that the kernel has left out, as of when that was told last.
 pub(crate) struct Missed {
+    recursion: Recursion,
     count: u64,
     as_of_ns: u64,
 }
 
 impl Missed {
-    /// None yet.
-    pub(crate) fn new() -> Self {
-        Self { count: 0, as_of_ns: clock::boot_ns() }
+    /// Those of an object that was just loaded: none yet.
+    pub(crate) fn of(object: &Object) -> Self {
+        Self::new(Recursion::of(object))
+    }
+
+    fn new(recursion: Recursion) -> Self {
+        Self { recursion, count: 0, as_of_ns: clock::boot_ns() }
     }
 
     /// A gap, if there are more by now.
-    pub(crate) fn tell(&mut self, now: u64) -> Option<Gap> {
-        let Self { count: before, as_of_ns: from_ns } = std::mem::replace(self, Self { count: now, ..Self::new() });
-        let count = now.checked_sub(before).filter(|count| *count > 0)?;
+    pub(crate) fn tell(&mut self) -> Option<Gap> {
+        self.tell_of(self.recursion.missed_runs())
+    }
+
+    fn tell_of(&mut self, count: u64) -> Option<Gap> {
+        let from_ns = std::mem::replace(&mut self.as_of_ns, clock::boot_ns());
+        let before = std::mem::replace(&mut self.count, count);
+        let count = count.checked_sub(before).filter(|count| *count > 0)?;
         let reason = format!("the kernel left out {count} runs of a program that was interrupted by itself");
         Some(Gap { from_ns, to_ns: self.as_of_ns, reason })
     }
@@ -139,10 +150,10 @@ mod tests {
 
     #[test]
     fn runs_that_were_left_out_are_told_once() {
-        let mut missed = Missed::new();
-        assert_eq!(missed.tell(0), None);
-        let gap = missed.tell(3).expect("a gap");
+        let mut missed = Missed::new(Recursion::default());
+        assert_eq!(missed.tell_of(0), None);
+        let gap = missed.tell_of(3).expect("a gap");
         assert!(gap.reason.contains("left out 3 runs") && gap.to_ns >= gap.from_ns, "{gap:?}");
-        assert_eq!(missed.tell(3), None);
+        assert_eq!(missed.tell_of(3), None);
     }
 }

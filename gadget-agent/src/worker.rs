@@ -54,8 +54,8 @@ pub(crate) struct Worker {
     bit: u32,
     inbox: Receiver<Command>,
     ring: Ring,
-    attached: Attached,
-    /// Runs of its programs that the kernel has left out, as of the last tick, and when that was.
+    /// Its programs are loaded as long as this is kept.
+    _attached: Attached,
     missed: Missed,
     stream_sizes: HashMap<u16, u32>,
     kernel_loss: Vec<KernelLoss>,
@@ -115,8 +115,8 @@ impl Worker {
             key,
             bit,
             inbox,
-            missed: Missed::new(),
-            attached,
+            missed: Missed::of(&attached.object),
+            _attached: attached,
             stream_sizes: schema.streams.iter().map(|stream| (stream.id, stream.size)).collect(),
             members: Vec::new(),
             cgroups: HashMap::new(),
@@ -483,7 +483,7 @@ impl Worker {
         }
         let (mut gaps, seen) = tracker.gaps(self.gaps_seen);
         self.gaps_seen = seen;
-        gaps.extend(self.missed.tell(load::missed_runs(&self.attached.object)));
+        gaps.extend(self.missed.tell());
         let unsent_from = self.held.oldest().into_iter().chain(self.sums.as_ref().and_then(Sums::oldest)).min();
         let complete_to = self.drained_to.saturating_sub(SETTLED_NS).min(unsent_from.unwrap_or(u64::MAX));
         if let Some(recording) = &mut self.recording {

@@ -8,19 +8,21 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
 use tests::scenarios::Scenario;
-use tests::scenarios::families::{Families, take};
+use tests::scenarios::families::Families;
 use tests::{Client, Pod, Process, RealPods, endpoint, loads_programs};
 
 use crate::cgroups::Cgroups;
 
-/// Takes a snapshot of a container, and asks another program about the processes in it.
-fn beside(gadget: &str, check: impl FnOnce(&[&Value], &[u64])) {
+/// Takes a snapshot of each of two pods, and asks another program about the processes in it.
+fn beside(gadget: &str, check: impl Fn(&[&Value], &[u64])) {
     let _loads = loads_programs();
     let mut containers = RealPods::in_turn();
     let families = Families::start(&mut containers, 10);
-    let seen = take(Scenario::of(gadget), &[]);
     let number = |path: &std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().parse().unwrap();
-    check(&seen.events(), &families.processes().iter().map(number).collect::<Vec<_>>());
+    for family in families.iter() {
+        let seen = family.take(Scenario::of(gadget), &[]);
+        check(&seen.events(), &family.processes().iter().map(number).collect::<Vec<_>>());
+    }
     families.end(&mut containers);
 }
 

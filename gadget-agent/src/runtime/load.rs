@@ -10,9 +10,6 @@ use super::processors::{self, Rate};
 use super::refusal::{Refusal, start_log};
 use super::sample::Role;
 
-/// How the names of second programs end.
-const NESTED: &str = "_nested";
-
 /// Makes keys and values of a map.
 pub(crate) type Contents = fn() -> Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -145,29 +142,6 @@ pub(crate) fn kernel_memory(object: &Object, plan: &Plan<'_>) -> u64 {
         Some(told.max(ring.into()))
     };
     own.filter_map(of_map).sum()
-}
-
-/// How often the kernel did not run one of an object's programs because it was running on that CPU already, where an
-/// interrupt or another task came in between (5.12), and none stepped in: see `nested.h`. Nobody knows what that would have
-/// seen.
-pub(crate) fn missed_runs(object: &Object) -> u64 {
-    let of_program = |program: libbpf_rs::Program<'_>| {
-        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd())).ok()?;
-        info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse::<u64>().ok())
-    };
-    let is_loaded = |program: &libbpf_rs::Program<'_>| program.as_fd().as_raw_fd() >= 0;
-    let is_first = |program: &libbpf_rs::Program<'_>| !program.name().to_string_lossy().ends_with(NESTED);
-    let missed: u64 = object.progs().filter(is_loaded).filter(is_first).filter_map(of_program).sum();
-    // Read afterwards: what steps in meanwhile was counted as missed before.
-    missed.saturating_sub(stepped_in(object))
-}
-
-/// How often second programs did the work: `struct gadget_nesting`.
-fn stepped_in(object: &Object) -> u64 {
-    let here = map(object, "gadget_nesting").ok();
-    let here = here.and_then(|map| map.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY).ok().flatten());
-    let of_processor = |bytes: &Vec<u8>| Some(u64::from_ne_bytes(*bytes.first_chunk()?));
-    here.iter().flatten().filter_map(of_processor).sum()
 }
 
 /// Attaches one of an object's programs to what its section names, to the map that it goes over, or to the clocks of all

@@ -1,7 +1,7 @@
 //! BPF objects: [`load`], [`attach`], read their [`ring`] or [`recorder`] (whose [`page`]s a [`replay`] gives out), [`sample`] them, name
 //! their [`stacks`], and describe system calls by their [`signatures`]. Generic over gadgets.
 //!
-//! [`features`] says what this kernel can do, [`refusal`] why it did not do something.
+//! [`features`] says what this kernel can do, [`refusal`] why it did not do something, [`recursion`] what it left out.
 
 pub(crate) mod attach;
 pub(crate) mod descriptor;
@@ -14,6 +14,7 @@ mod processors;
 mod queue;
 mod recorded;
 pub(crate) mod recorder;
+pub(crate) mod recursion;
 pub(crate) mod refusal;
 pub(crate) mod replay;
 pub(crate) mod ring;

@@ -99,7 +99,7 @@ impl Ring {
         self.set(state);
         // A record that came before the state was set woke nobody.
         if !self.has_records(state) {
-            let timeout = EpollTimeout::try_from(at_most).unwrap_or(EpollTimeout::ZERO);
+            let timeout = whole_ms(at_most);
             // A signal only shortens the rest.
             let _ = self.epoll.wait(&mut [EpollEvent::empty(); 2], timeout);
         }
@@ -118,4 +118,9 @@ impl Ring {
         let updated = self.state.update(&0u32.to_ne_bytes(), &(state as u32).to_ne_bytes(), MapFlags::ANY);
         debug_assert!(updated.is_ok(), "an array of one element");
     }
+}
+
+/// In the milliseconds that the kernel waits for, no fewer: who comes back before it is time comes back again and again.
+fn whole_ms(rest: Duration) -> EpollTimeout {
+    EpollTimeout::try_from(rest.as_nanos().div_ceil(1_000_000)).unwrap_or(EpollTimeout::MAX)
 }

@@ -1,6 +1,7 @@
-//! Two containers of processes that wait while a snapshot is taken of one of them.
+//! Two pods of processes that wait while snapshots are taken of them.
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -10,47 +11,67 @@ use nix::unistd::mkfifo;
 use super::{Containers, Scenario, provide_workload};
 use crate::{Seen, wait_for};
 
-/// The one that is looked at, and another beside it.
-const PODS: [&str; 2] = ["web", "db"];
+/// Both, each in a network of its own, which are to be [ended](Families::end).
+pub struct Families([Family; 2]);
 
-/// Both, which are to be [ended](Families::end).
-pub struct Families {
-    /// What says that they may end.
-    go: Vec<PathBuf>,
-    /// What the command line of each process of the first has that has not ended.
-    mark: String,
+/// The processes of a pod's container.
+pub struct Family {
+    pod: &'static str,
+    /// What says that all of them wait, and that they may end.
+    ready: PathBuf,
+    go: PathBuf,
 }
 
 impl Families {
     /// Starts them, each with so many children, and waits until all of these wait.
     pub fn start(containers: &mut dyn Containers, members: usize) -> Self {
         let workload = provide_workload(containers);
-        let files = PODS.map(|pod| ["ready", "go"].map(|what| format!("family-{pod}.{what}")));
-        let theirs = |name: &String| containers.shared_folder().join(name);
-        let shared = files.each_ref().map(|names| names.each_ref().map(theirs));
-        shared.as_flattened().iter().for_each(|file| _ = fs::remove_file(file));
-        shared.iter().for_each(|[_, go]| mkfifo(go, Mode::S_IRUSR | Mode::S_IWUSR).unwrap());
-        for (pod, names) in PODS.iter().zip(&files) {
-            let [ready, go] = names.each_ref().map(|name| format!("/tmp/{name}"));
-            containers.start_alone(
-                &format!("shop/{pod}"),
-                "app",
-                &[&workload, "family", &members.to_string(), &ready, &go],
-            );
-        }
-        wait_for("both families", || shared.iter().all(|[ready, _]| ready.exists()));
-        let families = Self { go: shared.map(|[_, go]| go).into(), mark: format!("/tmp/{}", files[0][0]) };
-        wait_for("the first to rest", || !families.processes().iter().any(|process| is_running(process)));
-        families
+        let families = ["web", "db"].map(|pod| {
+            let [ready, go] = ["ready", "go"].map(|what| format!("family-{pod}.{what}"));
+            let shared = |name: &str| containers.shared_folder().join(name);
+            let family = Family { pod, ready: shared(&ready), go: shared(&go) };
+            [&family.ready, &family.go].into_iter().for_each(|file| _ = fs::remove_file(file));
+            mkfifo(&family.go, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+            let [ready, go] = [ready, go].map(|name| format!("/tmp/{name}"));
+            let command = [&workload, "family", &members.to_string(), &ready, &go];
+            containers.start_alone(&format!("shop/{pod}"), "app", &command);
+            family
+        });
+        wait_for("both families", || families.iter().all(|family| family.ready.exists()));
+        let is_busy = |family: &Family| family.processes().iter().any(|process| is_running(process));
+        wait_for("both to rest", || !families.iter().any(is_busy));
+        Self(families)
     }
 
-    /// The processes of the first, as folders of /proc.
+    /// One of them, which has another beside it.
+    pub fn first(&self) -> &Family {
+        &self.0[0]
+    }
+
+    /// Each.
+    pub fn iter(&self) -> impl Iterator<Item = &Family> {
+        self.0.iter()
+    }
+
+    /// Has them end.
+    pub fn end(self, containers: &mut dyn Containers) {
+        // If nobody waits there it fails, instead of waiting for somebody.
+        let open = |go: &PathBuf| OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(go);
+        self.iter().for_each(|family| wait_for("who waits", || open(&family.go).is_ok()));
+        self.iter().for_each(|family| containers.wait(&format!("shop/{}", family.pod), "app"));
+    }
+}
+
+impl Family {
+    /// The processes, as folders of /proc.
     pub fn processes(&self) -> Vec<PathBuf> {
         let all = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
         let all: Vec<_> = all.filter(|path| path.join("task").exists()).collect();
+        // What the command line of each has that has not ended.
+        let mark = Path::new("/tmp").join(self.ready.file_name().unwrap());
         let is_marked = |path: &&PathBuf| {
             let line = fs::read(path.join("cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).any(|arg| arg == self.mark.as_bytes())
+            line.split(|byte| *byte == 0).any(|arg| arg == mark.as_os_str().as_bytes())
         };
         // Of who has ended it says nothing with cgroups of version 1.
         let cgroup = |path: &Path| fs::read_to_string(path.join("cgroup")).ok();
@@ -63,12 +84,14 @@ impl Families {
         all.iter().filter(|path| cgroup(path) == theirs || is_child(path)).cloned().collect()
     }
 
-    /// Has them end.
-    pub fn end(self, containers: &mut dyn Containers) {
-        // If nobody waits there it fails, instead of waiting for somebody.
-        let open = |go: &PathBuf| OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(go);
-        self.go.iter().for_each(|go| wait_for("who waits", || open(go).is_ok()));
-        PODS.iter().for_each(|pod| containers.wait(&format!("shop/{pod}"), "app"));
+    /// A snapshot of it.
+    pub fn take(&self, scenario: &Scenario, options: &[&str]) -> Seen {
+        let seen = scenario.client(&[&["-n", "shop", "-p", self.pod, "-c", "app"], options].concat()).finish();
+        assert_eq!((seen.status.code(), seen.lost(), seen.gaps().len()), (Some(0), 0, 0), "{}", seen.said);
+        for event in seen.events() {
+            assert_eq!([&event["namespace"], &event["pod"], &event["container"]], ["shop", self.pod, "app"], "{event}");
+        }
+        seen
     }
 }
 
@@ -80,14 +103,4 @@ fn is_running(process: &Path) -> bool {
     };
     let tasks = fs::read_dir(process.join("task")).unwrap();
     tasks.filter_map(Result::ok).any(|task| state(&task.path()) == Some('R'))
-}
-
-/// A snapshot of the first.
-pub fn take(scenario: &Scenario, options: &[&str]) -> Seen {
-    let seen = scenario.client(&[&["-n", "shop", "-p", PODS[0], "-c", "app"], options].concat()).finish();
-    assert_eq!((seen.status.code(), seen.lost(), seen.gaps().len()), (Some(0), 0, 0), "{}", seen.said);
-    for event in seen.events() {
-        assert_eq!([&event["namespace"], &event["pod"], &event["container"]], ["shop", PODS[0], "app"], "{event}");
-    }
-    seen
 }

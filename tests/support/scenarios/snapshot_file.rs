@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use gadgets::names::open_flags;
 use serde_json::Value;
 
-use super::families::{Families, take};
+use super::families::Families;
 use super::{Containers, Scenario};
 use crate::Seen;
 
@@ -88,8 +88,8 @@ fn of_event(event: &Value) -> OpenFile {
 
 fn exact(containers: &mut dyn Containers, options: &[&str], members: usize) -> Seen {
     let families = Families::start(containers, members.min(20));
-    let seen = take(&SNAPSHOT_FILE, options);
-    let all = families.processes();
+    let seen = families.first().take(&SNAPSHOT_FILE, options);
+    let all = families.first().processes();
     let of_process = |process: &PathBuf| -> Vec<_> {
         let pid: u64 = process.file_name().unwrap().to_str().unwrap().parse().unwrap();
         // Who has ended has none.

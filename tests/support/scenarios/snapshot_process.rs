@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
-use super::families::{Families, take};
+use super::families::Families;
 use super::{Containers, Scenario};
 use crate::Seen;
 
@@ -106,7 +106,7 @@ fn started(pid: u64) -> u64 {
 fn exact(containers: &mut dyn Containers, options: &[&str], members: usize) -> Seen {
     let members = members.min(50);
     let families = Families::start(containers, members);
-    let take = |more: &[&str]| take(&SNAPSHOT_PROCESS, &[options, more].concat());
+    let take = |more: &[&str]| families.first().take(&SNAPSHOT_PROCESS, &[options, more].concat());
     let shown = |seen: &Seen, id: &str| -> BTreeMap<u64, Task> {
         let events = seen.events();
         let tasks: BTreeMap<_, _> = events.iter().map(|event| (event[id].as_u64().unwrap(), task_of(event))).collect();
@@ -114,11 +114,11 @@ fn exact(containers: &mut dyn Containers, options: &[&str], members: usize) -> S
         tasks
     };
     let threads = take(&["--threads"]);
-    assert_eq!(shown(&threads, "tid"), tasks_of_proc(&families.processes(), true));
+    assert_eq!(shown(&threads, "tid"), tasks_of_proc(&families.first().processes(), true));
     let before = boot_ns();
     let seen = take(&[]);
     let after = boot_ns();
-    let expected = tasks_of_proc(&families.processes(), false);
+    let expected = tasks_of_proc(&families.first().processes(), false);
     // The parent, and who has ended.
     assert_eq!((shown(&seen, "pid"), expected.len()), (expected, members + 2));
     for event in seen.events() {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::families::{Families, take};
+use super::families::Families;
 use super::{Containers, Scenario};
 use crate::{Seen, endpoint};
 
@@ -107,8 +107,8 @@ fn socket_of(event: &Value) -> Socket {
 
 fn exact(containers: &mut dyn Containers, options: &[&str], members: usize) -> Seen {
     let families = Families::start(containers, members.min(20));
-    let seen = take(&SNAPSHOT_SOCKET, options);
-    let processes = families.processes();
+    let seen = families.first().take(&SNAPSHOT_SOCKET, options);
+    let processes = families.first().processes();
     let all = sockets_of_proc(&processes[0]);
     let sockets: BTreeMap<u64, Socket> = all.iter().cloned().collect();
     let mut expected = BTreeMap::new();
