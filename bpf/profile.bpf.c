@@ -269,7 +269,7 @@ int find_waits(struct bpf_iter__task *ctx)
 	if (!task || !is_asleep(task) || BPF_CORE_READ(task, exit_state))
 		return 0;
 	tid = task->pid;
-	name_listed_task(&wait.sample, task);
+	name_task(&wait.sample, task);
 	if (!known_task_wanted(wait.sample.pid, wait.sample.uid, wait.sample.comm))
 		return 0;
 	wait.sample.header.cgroup = task_cgroup(task);

@@ -365,18 +365,10 @@ static __always_inline bool gadget_wanted(struct gadget_header *header, __u16 st
 	return true;
 }
 
-/* The same as name_task, of a task that an iterator meets. */
-#define name_listed_task(record, task)                                                                                  \
-	do {                                                                                                           \
-		(record)->pid = (task)->tgid;                                                                          \
-		(record)->uid = BPF_CORE_READ(task, cred, uid.val);                                                    \
-		BPF_CORE_READ_STR_INTO(&(record)->comm, task, comm);                                                   \
-	} while (0)
-
-/* The same, and the header, if somebody wants a record of it. */
+/* Who a task is that an iterator meets, and the header, if somebody wants a record of it. */
 #define listed_task_wanted(record, stream, task)                                                                        \
 	({                                                                                                             \
-		name_listed_task(record, task);                                                                        \
+		name_task(record, task);                                                                               \
 		gadget_cgroup_wanted(&(record)->header, stream, task_cgroup(task)) &&                                  \
 			known_task_wanted((record)->pid, (record)->uid, (record)->comm);                               \
 	})

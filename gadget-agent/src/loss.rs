@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use gadgets::wire::{Gap, Loss, Stage};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
+use libbpf_rs::{MapHandle, Object};
 
 use crate::clock;
+use crate::error::AgentError;
 use crate::pods::cgroup::Cgroup;
 use crate::pods::slots;
 use crate::runtime::load;
@@ -57,11 +58,10 @@ impl KernelLoss {
     }
 
     fn read_one(&mut self, index: u32) -> u64 {
-        let per_cpu = self.counters.lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY).ok().flatten();
-        let sum = per_cpu.iter().flatten().filter_map(|bytes| Some(u64::from_ne_bytes(*bytes.first_chunk()?))).sum();
+        let sum = load::count(&self.counters, index);
         let seen = &mut self.seen[index as usize];
         // One CPU's count may be read while another's is being raised, never lowered.
-        let new = u64::saturating_sub(sum, *seen);
+        let new = sum.saturating_sub(*seen);
         *seen = sum;
         new
     }
@@ -76,8 +76,12 @@ pub(crate) struct Missed {
 
 impl Missed {
     /// Those of an object that was just loaded: none yet.
-    pub(crate) fn of(object: &Object) -> Self {
-        Self::new(Recursion::of(object))
+    ///
+    /// # Errors
+    /// If there is no descriptor left to ask the kernel by.
+    pub(crate) fn of(object: &Object) -> Result<Self, AgentError> {
+        let failed = |error| AgentError::internal("keep the gadget's programs", error);
+        Recursion::of(object).map(Self::new).map_err(failed)
     }
 
     fn new(recursion: Recursion) -> Self {

@@ -115,7 +115,7 @@ impl Worker {
             key,
             bit,
             inbox,
-            missed: Missed::of(&attached.object),
+            missed: Missed::of(&attached.object)?,
             _attached: attached,
             stream_sizes: schema.streams.iter().map(|stream| (stream.id, stream.size)).collect(),
             members: Vec::new(),

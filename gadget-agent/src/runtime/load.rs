@@ -180,3 +180,9 @@ pub(crate) fn map(object: &Object, name: &str) -> Result<MapHandle, Refusal> {
         .ok_or_else(|| Refusal::of_object("find a map", format!("the object has no map {name}")))?;
     MapHandle::try_from(&map).map_err(|error| Refusal::new(format!("hold map {name}"), &error))
 }
+
+/// What all processors have counted together at an index of a map: each value begins with a count of 64 bits.
+pub(crate) fn count(map: &MapHandle, index: u32) -> u64 {
+    let counts = map.lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY).ok().flatten();
+    counts.iter().flatten().filter_map(|bytes| Some(u64::from_ne_bytes(*bytes.first_chunk()?))).sum()
+}

@@ -1,9 +1,10 @@
 //! Runs of programs that the kernel left out, since the same program was running on that CPU already: see `bpf/include/nested.h`.
 
+use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use libbpf_rs::libbpf_sys::{bpf_prog_get_info_by_fd, bpf_prog_info};
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object, Program};
+use libbpf_rs::{MapHandle, Object, Program};
 
 use super::load;
 
@@ -21,30 +22,26 @@ pub(crate) struct Recursion {
 
 impl Recursion {
     /// That of an object that was loaded.
-    pub(crate) fn of(object: &Object) -> Self {
+    ///
+    /// # Errors
+    /// If there is no descriptor left to ask the kernel by.
+    pub(crate) fn of(object: &Object) -> io::Result<Self> {
         let is_loaded = |program: &Program<'_>| program.as_fd().as_raw_fd() >= 0;
         let is_first = |program: &Program<'_>| !program.name().to_string_lossy().ends_with(NESTED);
         let programs = object.progs().filter(is_loaded).filter(is_first);
-        Self {
-            programs: programs.filter_map(|program| program.as_fd().try_clone_to_owned().ok()).collect(),
+        Ok(Self {
+            programs: programs.map(|program| program.as_fd().try_clone_to_owned()).collect::<io::Result<_>>()?,
             nesting: load::map(object, NESTING).ok(),
-        }
+        })
     }
 
     /// How many runs were left out so far where an interrupt or another task came in between (5.12), and no second program stepped
     /// in. Nobody knows what they would have seen.
     pub(crate) fn missed_runs(&self) -> u64 {
         let missed: u64 = self.programs.iter().map(misses).sum();
-        // Read afterwards: what steps in meanwhile was counted as missed before.
-        missed.saturating_sub(self.stepped_in())
-    }
-
-    /// How often second programs did the work: `struct gadget_nesting`.
-    fn stepped_in(&self) -> u64 {
-        let here = self.nesting.as_ref();
-        let here = here.and_then(|map| map.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY).ok().flatten());
-        let of_processor = |bytes: &Vec<u8>| Some(u64::from_ne_bytes(*bytes.first_chunk()?));
-        here.iter().flatten().filter_map(of_processor).sum()
+        // Read afterwards: what steps in meanwhile was counted as missed before. `struct gadget_nesting` begins with it.
+        let stepped_in = self.nesting.as_ref().map_or(0, |nesting| load::count(nesting, 0));
+        missed.saturating_sub(stepped_in)
     }
 }
 
