@@ -65,7 +65,7 @@ struct internet_socket {
 	__u64 inode GADGET_DOC("what tells it from other sockets");
 	enum socket_protocol protocol GADGET_DOC("protocol");
 	__u32 reserved;
-	gadget_endpoint local GADGET_DOC("where it is bound");
+	gadget_peer local GADGET_DOC("where it is bound");
 	gadget_peer peer GADGET_DOC("what it is connected to");
 };
 
@@ -96,7 +96,7 @@ struct unheld_socket {
 	gadget_bytes send_queue;
 	enum socket_protocol protocol;
 	__u32 reserved;
-	gadget_endpoint local;
+	gadget_peer local;
 	gadget_peer peer;
 };
 

@@ -48,7 +48,7 @@ struct gadget_address_and_port {
 	__u16 port;	  /* host byte order */
 };
 typedef struct gadget_address_and_port gadget_endpoint;
-typedef struct gadget_address_and_port gadget_peer; /* somebody else's */
+typedef struct gadget_address_and_port gadget_peer; /* somebody's who has a name */
 typedef struct gadget_address_and_port gadget_policy_peer; /* the same, with what a NetworkPolicy selects it by */
 
 /*

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 use tests::cluster::{NODES, Namespace, agents, get, kubectl, pod, start};
 
-const SERVE: &str = "exec httpd -f -p 8080 -h /etc";
+const SERVE: &str = "nc -ll -p 9090 -e cat & exec httpd -f -p 8080 -h /etc";
 
-/// Fetches a page of a pod on another node, and connects to the service of the API server, over and over.
+/// Keeps a connection to a pod on another node open; fetches a page of it, and connects to the service of the API server, over and over.
 fn calls(server: &str, service: &str) -> String {
     format!(
-        "while sleep 0.2; do wget -q -O /dev/null http://{server}:8080/passwd; nc -w 1 {service} 443 </dev/null; done"
+        "sleep 86400 | nc {server} 9090 & while sleep 0.2; do wget -q -O /dev/null http://{server}:8080/passwd; nc -w 1 {service} 443 </dev/null; done"
     )
 }
 
@@ -35,6 +35,7 @@ fn have_names_as_far_as_the_user_may_know_them() {
     let server = address("pod", "server", name, "/status/podIP");
     let service = address("service", "kubernetes", "default", "/spec/clusterIP");
     namespace.run(&[pod("caller", NODES[1], &["main"], &calls(&server, &service))]);
+    let caller = address("pod", "caller", name, "/status/podIP");
 
     let (by_pod, by_service) = (["pod", name, "server"], ["svc", "default", "kubernetes"]);
     let sees = |args: &[&str], pod: Option<&[&str; 3]>, service: Option<&[&str; 3]>| {
@@ -47,6 +48,26 @@ fn have_names_as_far_as_the_user_may_know_them() {
     };
     sees(&["tcptracer", "--connect"], Some(&by_pod), Some(&by_service));
     sees(&["tcptracer", "--connect", "--numeric"], None, None);
+
+    // What is there now has names at both ends, from the first row on.
+    let held = |args: &[&str]| {
+        let sockets = [&["snapshot", "socket", "-n", name, "-l", "app=caller"], args].concat();
+        let seen = start(&sockets, 1).finish();
+        let is_held = |event: &&Value| event["comm"] == "nc" && event["peer"]["port"] == 9090;
+        let events: Vec<Value> = seen.events().into_iter().filter(is_held).cloned().collect();
+        assert!(events.len() == 1 && events[0]["state"] == "established", "{events:#?} {}", seen.said);
+        let end = |end: &str| events[0][end].clone();
+        (end("local"), end("peer"))
+    };
+    let (local, peer) = held(&["--numeric"]);
+    let port = &local["port"];
+    assert_eq!((&local, &peer), (&json!({"address": caller, "port": port}), &json!({"address": server, "port": 9090})));
+    let (local, peer) = held(&[]);
+    let is_pod = |end: &Value, address: &str, pod: &str| {
+        let port = &end["port"];
+        *end == json!({"address": address, "port": port, "kind": "pod", "namespace": name, "name": pod})
+    };
+    assert!(is_pod(&local, &caller, "caller") && is_pod(&peer, &server, "server"), "{local} {peer}");
 
     // She may use the agents and list pods of this namespace, and knows nothing of others.
     let allow = |namespace: &str, role: &str, verbs: &str, resource: &str| {

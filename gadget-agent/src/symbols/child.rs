@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::message::{self, Answer, Question};
+use super::message::{self, Answer, Question, Silence};
 use super::reader::COMMAND;
 use crate::runtime::descriptor;
 
@@ -55,7 +55,8 @@ impl Child {
                         .flatten()
                         .all(|text| is_short(text))
             }
-            Err(why) => is_short(why),
+            Err(Silence::Missing) => true,
+            Err(Silence::Unreadable(why)) => is_short(why),
         };
         if is_sound(&answer) { Ok(answer) } else { Err(io::Error::other("it makes no sense")) }
     }

@@ -31,7 +31,16 @@ pub(super) enum Source {
 }
 
 /// For each address the functions, innermost first: several if some were put into others, none if nobody knows. Or why there are none at all.
-pub(super) type Answer = Result<Vec<Vec<StackFrame>>, String>;
+pub(super) type Answer = Result<Vec<Vec<StackFrame>>, Silence>;
+
+/// Why a source says nothing.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Silence {
+    /// There is none.
+    Missing,
+    /// It is not what it should be, for this reason.
+    Unreadable(String),
+}
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

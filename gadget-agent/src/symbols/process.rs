@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use gadgets::wire::StackFrame;
 use nix::fcntl::{OFlag, open, openat};
@@ -16,6 +16,9 @@ const FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLO
 /// Folders above a process's root that are gone through to find where its mounts begin.
 const DEEPEST: usize = 256;
 const GONE: &str = "the process had ended before its functions were looked up";
+
+/// A folder, as the kernel tells it from others: device and inode.
+pub(super) type RootId = (u64, u64);
 
 pub(super) struct Process {
     /// Where its own paths begin.
@@ -49,7 +52,7 @@ pub(super) struct Spot {
     /// The address as it is called there.
     pub(super) address: u64,
     /// Of a file.
-    module: Option<String>,
+    pub(super) module: Option<String>,
 }
 
 impl Process {
@@ -82,6 +85,11 @@ impl Process {
         }
     }
 
+    /// Which root that is: of all that there are at a time.
+    pub(super) fn root_id(&self, source: &Source) -> Option<RootId> {
+        identity(self.root_of(source)).ok()
+    }
+
     /// Where an address of its lies.
     pub(super) fn spot(&self, address: u64) -> Spot {
         let after = self.mappings.partition_point(|mapping| mapping.begin <= address);
@@ -105,9 +113,13 @@ fn folder(path: &str) -> io::Result<OwnedFd> {
     Ok(open(path, FOLDER, Mode::empty())?)
 }
 
+fn identity(folder: impl AsFd) -> io::Result<RootId> {
+    let status = fstat(folder)?;
+    Ok((status.st_dev, status.st_ino))
+}
+
 /// The root of the mounts that a folder is in: what paths in `/proc/PID/maps` begin at, also those of a process that has changed its own root.
 fn top(folder: &OwnedFd) -> io::Result<OwnedFd> {
-    let identity = |folder: &OwnedFd| fstat(folder).map(|status| (status.st_dev, status.st_ino));
     let mut here = folder.try_clone()?;
     for _ in 0..DEEPEST {
         let above = openat(&here, "..", FOLDER, Mode::empty())?;
@@ -145,6 +157,11 @@ impl Mapping {
 }
 
 impl Spot {
+    /// Whether there is no code.
+    pub(super) fn is_nowhere(&self) -> bool {
+        self.source.is_none() && self.module.is_none()
+    }
+
     /// The frames of it, given the names of functions that were found there.
     pub(super) fn frames(&self, names: Vec<StackFrame>) -> Vec<StackFrame> {
         let offset = self.module.is_some().then_some(self.address);
@@ -190,10 +207,9 @@ mod tests {
 
     #[test]
     fn mounts_begin_above_a_folder() {
-        let identity =
-            |folder: &OwnedFd| fstat(folder).map(|status| (status.st_dev, status.st_ino)).expect("its status");
         let found = top(&folder("/proc/self/fd").expect("a folder")).expect("the top");
-        assert_eq!(identity(&found), identity(&folder("/").expect("the root")));
+        let root = folder("/").expect("the root");
+        assert_eq!(identity(&found).expect("its status"), identity(&root).expect("its status"));
     }
 
     #[test]

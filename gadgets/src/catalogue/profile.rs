@@ -19,10 +19,12 @@ pub(super) static PROFILE: Gadget = Gadget {
             "gadget_frequency",
             ParameterKind::Number { min: 1, max: 999, default: 49 },
             "Look at each processor so many times a second",
-        ),
+        )
+        .excluding("off-cpu"),
         Parameter::flag("user", "user_only", "Show functions of programs only").excluding("kernel"),
         Parameter::flag("kernel", "kernel_only", "Show functions of the kernel only"),
-        Parameter::flag("idle", "gadget_wants_idle", "Also count when processors have nothing to do"),
+        Parameter::flag("idle", "gadget_wants_idle", "Also count when processors have nothing to do")
+            .excluding("off-cpu"),
         Parameter::flag("off-cpu", "off_cpu", "Show where threads wait, instead of where they run")
             .with_hook("waits")
             .instead_of("samples"),
@@ -48,7 +50,8 @@ pub(super) static PROFILE: Gadget = Gadget {
                     requires: &[&TYPED_TRACEPOINTS, &TICK_TRACEPOINT],
                     cost: "each processor that is not idle, no more often than the kernel ticks; and each change of task",
                     lacks: Some(
-                        "samples keep step with timers: what these start, if it is over within milliseconds, is seen never or too often",
+                        "samples keep step with timers: what these start, if it is over within milliseconds, is seen never or too often; \
+                         and processors that have nothing to do hardly tick, so --idle counts few of them",
                     ),
                 },
             ],

@@ -157,8 +157,9 @@ pub(super) fn run(gadget: &'static Gadget, matches: &ArgMatches) -> anyhow::Resu
     }
     let schema = gadget.schema()?;
     let has_peers = schema.fields().any(|field| field.kind.is_peer());
-    let haste =
-        if schema.fields().any(|field| field.kind == Kind::PolicyPeer) { Haste::Thorough } else { Haste::Quick };
+    // What is there now does not run away.
+    let is_thorough = gadget.shows.is_present() || schema.fields().any(|field| field.kind == Kind::PolicyPeer);
+    let haste = if is_thorough { Haste::Thorough } else { Haste::Quick };
     args.run(spec, async |place| {
         if let Some((cluster, selector)) = place.filter(|_| has_peers && !numeric) {
             output.name_peers(Peers::of(cluster, selector.namespaces.clone(), haste));

@@ -154,3 +154,113 @@ fn frames(symbol: Sym<'_>) -> Vec<StackFrame> {
         .map(|function| frame(&function.name, function.code_info.as_ref(), true));
     inlined.chain([frame(&symbol.name, symbol.code_info.as_deref(), false)]).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SOURCE: &[u8] = b"int run(int n) { return n * 3; }\nint main(int argc, char **argv) { return run(argc); }\n";
+
+    /// A folder that is a root, which goes with it.
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("gadget-agent-elf-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).expect("a folder");
+            Self(path)
+        }
+
+        fn run(&self, program: &str, args: &[&str], input: &[u8]) {
+            let mut command = Command::new(program);
+            let mut process = command.args(args).current_dir(&self.0).stdin(Stdio::piped()).spawn().expect(program);
+            process.stdin.take().expect("its input").write_all(input).expect("it reads");
+            assert!(process.wait().expect("it ends").success(), "{program} {args:?}");
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Compiles a program: one with lines, the file with what is taken out of it, and what is left, which names that file.
+    fn compile(root: &Root) {
+        root.run("cc", &["-g", "-O0", "-Wl,--build-id=none", "-x", "c", "-o", "whole", "-"], SOURCE);
+        root.run("objcopy", &["--only-keep-debug", "whole", "hot.debug"], &[]);
+        root.run("objcopy", &["--strip-all", "--add-gnu-debuglink=hot.debug", "whole", "stripped"], &[]);
+    }
+
+    /// What is called what at the beginning of `run`.
+    fn name_of_run(root: &Root, file: &str) -> Option<StackFrame> {
+        let whole = fs::read(root.0.join("whole")).expect("a program");
+        let parsed = object::File::parse(&*whole).expect("a program");
+        let run = object::ObjectSymbol::address(&parsed.symbol_by_name("run").expect("a symbol"));
+        let segment =
+            parsed.segments().find(|segment| (segment.address()..segment.address() + segment.size()).contains(&run));
+        let segment = segment.expect("it is loaded");
+        let offset = segment.file_range().0 + (run - segment.address());
+        let folder = File::open(&root.0).expect("a folder");
+        Files::default().names(&folder, file, &[offset], true).expect("it is read").remove(0).pop()
+    }
+
+    #[test]
+    fn a_stripped_program_has_the_names_of_the_file_that_it_names_and_of_no_other() {
+        let root = Root::new("link");
+        compile(&root);
+        for file in ["whole", "stripped"] {
+            let frame = name_of_run(&root, file).expect(file);
+            assert_eq!((frame.function.as_deref(), frame.line), (Some("run"), Some(1)), "{file}");
+        }
+        let debug = root.0.join("hot.debug");
+        let mut bytes = fs::read(&debug).expect("it is there");
+        let last = bytes.last_mut().expect("it is not empty");
+        *last ^= 1;
+        fs::write(&debug, bytes).expect("it is written");
+        assert_eq!(name_of_run(&root, "stripped"), None);
+    }
+
+    /// The bytes of the stripped one.
+    static STRIPPED: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let root = Root::new("bytes");
+        compile(&root);
+        fs::read(root.0.join("stripped")).expect("a program")
+    });
+
+    proptest! {
+        /// What others' code says of such files the agent survives, since it asks a process of its own.
+        #[test]
+        fn any_description_of_a_program_is_survived(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<bool>(), any::<[u8; 4]>()), 0..12),
+            length in prop_oneof![Just(1.0), 0.0..1.0],
+            offsets in proptest::collection::vec(prop_oneof![0..0x4000_u64, any::<u64>()], 8),
+        ) {
+            let mut bytes = STRIPPED.clone();
+            for (at, is_head, change) in changes {
+                // Most of what is believed is at the beginning, and where sections are described, at the end.
+                let places = [bytes.len() - 4, 1024];
+                let at = at.index(places[usize::from(is_head)]);
+                bytes[at..at + 4].copy_from_slice(&change);
+            }
+            bytes.truncate((bytes.len() as f64 * length) as usize);
+            let root = Root::new("any");
+            fs::write(root.0.join("any"), bytes).expect("a file");
+            let folder = File::open(&root.0).expect("a folder");
+            let file = open(&folder, "any").expect("it is there");
+            if let Ok(elf) = Elf::of(&folder, "any", file) {
+                for offset in offsets {
+                    let address = elf.address(offset);
+                    let _ = elf.go.as_ref().zip(address).map(|(go, address)| go.frame(address));
+                }
+            }
+        }
+    }
+}

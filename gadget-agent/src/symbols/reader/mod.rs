@@ -17,7 +17,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::libc::STDIN_FILENO;
 
-use super::message::{self, Question, Source};
+use super::message::{self, Question, Silence, Source};
 use crate::runtime::descriptor;
 use elf::Files;
 
@@ -45,7 +45,14 @@ pub(crate) fn serve() -> anyhow::Result<()> {
             Source::File { path, .. } => files.names(&root, path, &addresses, lines),
             Source::PerfMap { pid } => perf_map::names(&root, *pid, &addresses),
         };
-        message::write(&answer.map_err(|error| shortened(&format!("{error:#}"))), &socket)?;
+        message::write(&answer.map_err(|error| silence(&error)), &socket)?;
+    }
+}
+
+fn silence(error: &anyhow::Error) -> Silence {
+    match error.downcast_ref::<io::Error>() {
+        Some(error) if error.kind() == io::ErrorKind::NotFound => Silence::Missing,
+        _ => Silence::Unreadable(shortened(&format!("{error:#}"))),
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) fn names(root: &impl AsFd, pid: u32, addresses: &[u64]) -> anyhow::Re
 /// It grows, and may be large: nothing of it is kept. Where functions have replaced others the last one counts.
 fn look_up(mut map: impl BufRead, addresses: &[u64]) -> io::Result<Vec<Vec<StackFrame>>> {
     let mut found = vec![Vec::new(); addresses.len()];
+    let mut in_order: Vec<usize> = (0..addresses.len()).collect();
+    in_order.sort_unstable_by_key(|at| addresses[*at]);
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -29,11 +31,10 @@ fn look_up(mut map: impl BufRead, addresses: &[u64]) -> io::Result<Vec<Vec<Stack
             return Ok(found);
         }
         let Some((begin, size, name)) = parse(&line) else { continue };
-        for (address, found) in addresses.iter().zip(&mut found) {
-            if address.checked_sub(begin).is_some_and(|offset| offset < size) {
-                let function = Some(shortened(&String::from_utf8_lossy(name)));
-                *found = vec![StackFrame { function, ..StackFrame::default() }];
-            }
+        let first = in_order.partition_point(|at| addresses[*at] < begin);
+        for at in in_order[first..].iter().take_while(|at| addresses[**at] - begin < size) {
+            let function = Some(shortened(&String::from_utf8_lossy(name)));
+            found[*at] = vec![StackFrame { function, ..StackFrame::default() }];
         }
     }
 }
@@ -49,14 +50,44 @@ fn parse(line: &[u8]) -> Option<(u64, u64, &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn names(map: &[u8], addresses: &[u64]) -> Vec<Option<String>> {
+        let found = look_up(map, addresses).expect("it is read");
+        found.into_iter().map(|frames| frames.into_iter().next().and_then(|frame| frame.function)).collect()
+    }
 
     #[test]
     fn the_last_function_at_a_place_counts() {
         let map = b"1000 10 first\n0x1000 8 second one\nno line\n\xff 1 x\n2000 ffffffffffffffff all above\n";
-        let found = look_up(&map[..], &[0xfff, 0x1000, 0x1007, 0x1008, 0x1010, 0x9000]).expect("it is read");
-        let names: Vec<_> =
-            found.iter().map(|frames| frames.first().and_then(|frame| frame.function.as_deref())).collect();
-        assert_eq!(names, [None, Some("second one"), Some("second one"), Some("first"), None, Some("all above")]);
+        let found = names(map, &[0x9000, 0xfff, 0x1000, 0x1007, 0x1008, 0x1010]);
+        let found: Vec<_> = found.iter().map(Option::as_deref).collect();
+        assert_eq!(found, [Some("all above"), None, Some("second one"), Some("second one"), Some("first"), None]);
+    }
+
+    proptest! {
+        #[test]
+        fn each_address_has_the_last_function_that_has_it(
+            functions in proptest::collection::vec((0..64_u64, 0..16_u64), 0..20),
+            addresses in proptest::collection::vec(0..80_u64, 0..20),
+        ) {
+            let lines = functions.iter().enumerate().map(|(at, (begin, size))| format!("{begin:x} {size:x} {at}\n"));
+            let map = lines.collect::<String>();
+            let expected = addresses.iter().map(|address| {
+                let has = |(begin, size): &(u64, u64)| (*begin..begin + size).contains(address);
+                functions.iter().rposition(has).map(|at| at.to_string())
+            });
+            prop_assert_eq!(names(map.as_bytes(), &addresses), expected.collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn any_map_is_survived(
+            map in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b' '), Just(b'\n'), Just(b'f'), Just(b'0')], 0..400),
+            addresses in proptest::collection::vec(any::<u64>(), 0..8),
+        ) {
+            prop_assert_eq!(names(&map, &addresses).len(), addresses.len());
+        }
     }
 }
