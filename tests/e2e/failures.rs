@@ -44,6 +44,10 @@ fn a_command_line_that_makes_no_sense() {
     fails(&["execsnoop", "deploi/web"], 2, &["\"deploi\"", "Rollout/web"]);
     fails(&["execsnoop", "web"], 2, &["'web'", "deploy/web"]);
     fails(&["execsnoop", "--local", "deploy/web"], 2, &["--local"]);
+    for given in [&["--user", "--kernel"][..], &["--off-cpu", "--idle"], &["--off-cpu", "--freq", "99"]] {
+        let args = [&["profile", "--local"], given].concat();
+        fails(&args, 2, &["exclude each other", given[0], given[1]]);
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Profiles of programs in four languages, whose hot functions are known, in every form; and of programs that mean harm.
+//! Profiles of programs in four languages, whose hot functions are known, in every form.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,10 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tests::scenarios::profile::{assert_share, runs_in, sum};
-use tests::{
-    Client, Daemon, Folder, Pod, Process, Seen, client_command, client_output, dist, loads_programs, shared_folder,
-    wait_for,
-};
+use tests::{Client, Folder, Pod, Process, Seen, client_command, client_output, dist, loads_programs};
 
 use crate::cgroups::Cgroups;
 
@@ -19,7 +16,7 @@ use crate::cgroups::Cgroups;
 const SAMPLES: u64 = 300;
 
 /// A program of `tests/profiled`: where its root file system is, and the command that runs it there.
-fn profiled(name: &str) -> (PathBuf, Vec<String>) {
+pub(crate) fn profiled(name: &str) -> (PathBuf, Vec<String>) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiled/build");
     let output = Command::new(script).arg(name).stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "cannot build {name}: {}", output.status);
@@ -29,24 +26,24 @@ fn profiled(name: &str) -> (PathBuf, Vec<String>) {
 }
 
 /// A pod that runs one of them for ever.
-fn run(namespace: &str, name: &str) -> Pod {
+pub(crate) fn run(namespace: &str, name: &str) -> Pod {
     let (root, command) = profiled(name);
     let pod = Pod::new(namespace, name);
     pod.run_from(&root, "app", &command.iter().map(String::as_str).collect::<Vec<_>>());
     pod
 }
 
-fn samples(lines: &[Value], pod: &str) -> u64 {
+pub(crate) fn samples(lines: &[Value], pod: &str) -> u64 {
     let of_pod = |line: &&Value| line["type"] == "event" && line["pod"] == pod;
     lines.iter().filter(of_pod).map(|line| line["samples"].as_u64().unwrap()).sum()
 }
 
-fn of_pod<'a>(seen: &'a Seen, pod: &str) -> Vec<&'a Value> {
+pub(crate) fn of_pod<'a>(seen: &'a Seen, pod: &str) -> Vec<&'a Value> {
     seen.events().into_iter().filter(|event| event["pod"] == pod).collect()
 }
 
 /// A frame of some stack, by its function.
-fn frame<'a>(events: &[&'a Value], function: &str) -> &'a Value {
+pub(crate) fn frame<'a>(events: &[&'a Value], function: &str) -> &'a Value {
     let frames = events.iter().filter_map(|event| event["user_stack"].as_array()).flatten();
     frames.into_iter().find(|frame| frame["function"] == function).unwrap_or_else(|| panic!("no {function}"))
 }
@@ -54,9 +51,11 @@ fn frame<'a>(events: &[&'a Value], function: &str) -> &'a Value {
 /// In the middle of a program of each language: how its functions are called, and where the line of one is.
 type Language = (&'static str, fn(&str) -> String, Option<&'static str>);
 
-const LANGUAGES: [Language; 5] = [
-    // Stripped, its names are in a file of their own.
+const LANGUAGES: [Language; 6] = [
+    // Stripped, its names are in a file of their own: where its build id says.
     ("c", |function| function.to_owned(), Some("hot.c")),
+    // Where its debug link says.
+    ("c-linked", |function| function.to_owned(), Some("hot.c")),
     // Static.
     ("rust", |function| format!("hot::{function}"), Some("hot.rs")),
     ("go", |function| format!("main.{function}"), Some("hot.go")),
@@ -77,6 +76,7 @@ fn hot_functions_of_four_languages() {
     assert_eq!(seen.lost(), 0);
     for (name, function, file) in LANGUAGES {
         let events = of_pod(&seen, name);
+        assert_eq!(sum(&events, "spent"), sum(&events, "samples") * (1_000_000_000 / 199));
         assert_share(&events, function);
         let heavy = frame(&events, &function("heavy"));
         match file {
@@ -111,11 +111,11 @@ fn idle_processors_count_only_if_asked_for() {
     assert!(!seen.events().into_iter().any(is_idle), "{}", seen.said);
 }
 
-/// Writes a profile of so many seconds of a pod in some form into a file. Returns what was said beside it.
-fn written(folder: &Folder, file: &str, seconds: u64, args: &[&str]) -> String {
+/// Writes a profile of so many seconds in some form into a file. Returns what was said beside it.
+pub(crate) fn written(folder: &Folder, file: &str, seconds: u64, args: &[&str]) -> String {
     let out = fs::File::create(folder.path(file)).unwrap();
     let timeout = format!("{seconds}s");
-    let args = [&["profile", "--local", "--timeout", &timeout, "--freq", "199"], args].concat();
+    let args = [&["profile", "--local", "--duration", &timeout, "--freq", "199"], args].concat();
     let output = client_command("kubectl-gadget", &args).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
     let output = output.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -159,6 +159,11 @@ fn forms_that_others_read() {
         all += count;
     }
     assert!(below["heavy"] * 10 > all * 6, "{below:?} of {all}");
+
+    // Whoever wants to know nothing of pods has all in one.
+    written(&folder, "merged", seconds, &[&select[..], &["-o", "folded", "--by", "none"]].concat());
+    let merged = fs::read_to_string(folder.path("merged")).unwrap();
+    assert!(merged.contains("hot::heavy") && merged.lines().all(|line| !line.split(';').any(|frame| frame == "rust")));
 
     written(&folder, "flamegraph.svg", seconds, &[&select[..], &["-o", "flamegraph"]].concat());
     let svg = fs::read_to_string(folder.path("flamegraph.svg")).unwrap();
@@ -236,6 +241,28 @@ fn a_wait_that_does_not_end() {
     assert!(spent >= Duration::from_millis(2500) && spent < Duration::from_secs(6), "{spent:?}");
 }
 
+/// Whoever has to wait for a processor is in some function of its program.
+#[test]
+fn waits_in_the_middle_of_a_program() {
+    let _loads = loads_programs();
+    let cgroups = Cgroups::new("queue");
+    let path = cgroups.make("");
+    let start = || {
+        let (hot, cgroup) = (dist("hot"), cgroups.directory(""));
+        let enter = format!("echo $$ >{}/cgroup.procs; exec taskset -c 0 {}", cgroup.display(), hot.display());
+        Process(Command::new("sh").args(["-c", &enter]).spawn().unwrap())
+    };
+    // Two on one processor.
+    let _hot = [start(), start()];
+    let mut client = Client::start(&["profile", "--cgroup", &path, "--off-cpu"]);
+    let is_waiting = |event: &Value| event["activity"] == "preempted" && runs_in(event, "hot::heavy");
+    client.read_until_seen("waits in a function", |lines| lines.iter().filter(|line| is_waiting(line)).count() >= 10);
+    let seen = client.stop();
+    assert_eq!(seen.lost(), 0);
+    let waits: Vec<&Value> = seen.events().into_iter().filter(|event| is_waiting(event)).collect();
+    assert!(waits.iter().all(|event| runs_in(event, "hot::main") && event["comm"] == "hot"), "{waits:#?}");
+}
+
 /// What is missing of stacks is counted: outer functions than the kernel gives out, and those that are called without frame pointers.
 #[test]
 fn stacks_that_are_not_whole() {
@@ -265,94 +292,4 @@ fn stacks_that_are_not_whole() {
         said.contains("have stacks that are cut") && said.contains("end before where their thread began"),
         "{said}"
     );
-}
-
-/// The process that reads files of containers has no rights, and little memory.
-#[test]
-fn who_reads_files_can_do_nothing_else() {
-    let _loads = loads_programs();
-    let daemon = Daemon::start("confined");
-    let _pod = run("confined", "rust");
-    let mut client = Client::start(&["profile", "-p", "rust", "--socket", daemon.socket()]);
-    client.read_until_seen("a name", |lines| lines.iter().any(|line| runs_in(line, "hot::spin")));
-    let children = daemon.process.children();
-    let reader = children
-        .iter()
-        .find(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("read-symbols")));
-    let reader = reader.expect("a reader of symbols");
-    let status = fs::read_to_string(format!("/proc/{reader}/status")).unwrap();
-    let of_status = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}"));
-        line.trim_start_matches(':').trim().to_owned()
-    };
-    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-        assert_eq!(of_status(set), "0000000000000000", "{set}");
-    }
-    assert_eq!((of_status("NoNewPrivs"), of_status("Seccomp")), ("1".into(), "2".into()));
-    let limits = fs::read_to_string(format!("/proc/{reader}/limits")).unwrap();
-    let data = limits.lines().find(|line| line.starts_with("Max data size")).unwrap();
-    assert!(!data.contains("unlimited"), "{data}");
-    drop(client.stop());
-}
-
-/// A section of an ELF file: where it begins.
-fn section(file: &str, name: &str) -> usize {
-    let output = Command::new("readelf").args(["--sections", "--wide", file]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    let line = said.lines().find(|line| line.split_whitespace().any(|word| word == name)).unwrap();
-    let words: Vec<&str> = line.split_once(name).unwrap().1.split_whitespace().collect();
-    usize::from_str_radix(words[2], 16).unwrap()
-}
-
-/// A program whose description says that it is larger than any memory, and one that is no program at all any more: the agent goes on.
-#[test]
-fn files_that_mean_harm() {
-    let _loads = loads_programs();
-    let daemon = Daemon::start("harm");
-    let folder = Folder::new("harm");
-    let bomb = folder.path("bomb");
-    let compressed = Command::new("objcopy")
-        .args(["--compress-debug-sections=zlib", dist("hot").to_str().unwrap(), &bomb])
-        .status()
-        .unwrap();
-    assert!(compressed.success());
-    let mut bytes = fs::read(&bomb).unwrap();
-    // Elf64_Chdr: type, reserved, size.
-    let at = section(&bomb, ".debug_info") + 8;
-    bytes[at..at + 8].copy_from_slice(&(1u64 << 40).to_le_bytes());
-    for (name, bytes) in [("bomb", &bytes), ("noise", &fs::read(dist("hot")).unwrap())] {
-        let file = shared_folder().join(name);
-        fs::write(&file, bytes).unwrap();
-        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    }
-    let (bomb, noise) = (Pod::new("harm", "bomb"), Pod::new("harm", "noise"));
-    bomb.run("app", &["/tmp/bomb"]);
-    noise.run("app", &["/tmp/noise"]);
-    // In its place is another file now, which begins like a program.
-    let mut bytes = fs::read(dist("hot")).unwrap();
-    let mut random = 1u32;
-    bytes.iter_mut().skip(16).for_each(|byte| {
-        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        *byte = (random >> 24) as u8;
-    });
-    fs::write(shared_folder().join("noise.new"), bytes).unwrap();
-    fs::rename(shared_folder().join("noise.new"), shared_folder().join("noise")).unwrap();
-
-    let mut client = Client::start(&["profile", "-n", "harm", "--socket", daemon.socket()]);
-    client.read_until_seen("samples of both", |lines| samples(lines, "bomb") >= 50 && samples(lines, "noise") >= 50);
-    let seen = client.stop();
-    assert_eq!((seen.lost(), &seen.summary()["complete"]), (0, &true.into()));
-    // Names need no lines.
-    let events = of_pod(&seen, "bomb");
-    assert!(runs_in(events[0], "hot::spin") || events.iter().any(|event| runs_in(event, "hot::heavy")), "{events:#?}");
-    assert!(frame(&events, "hot::run")["line"].is_null());
-    // Nobody knows these, and says so.
-    let events = of_pod(&seen, "noise");
-    let is_named =
-        |event: &&Value| event["user_stack"].as_array().unwrap().iter().any(|frame| frame["function"].is_string());
-    assert!(!events.iter().any(is_named), "{events:#?}");
-    // The agent is the same one.
-    wait_for("the daemon", || fs::exists(format!("/proc/{}", daemon.process.pid())).unwrap());
-    let again = Client::start(&["profile", "-n", "harm", "--socket", daemon.socket(), "--timeout", "1s"]).finish();
-    assert!(again.status.success());
 }

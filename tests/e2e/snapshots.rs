@@ -56,6 +56,12 @@ fn processes_that_ps_sees() {
             (numbers(event, ["pid", "ppid", "uid", "threads"]), state.to_owned(), comm)
         });
         assert_eq!(shown.collect::<BTreeSet<_>>(), of_pids.collect());
+        for event in events {
+            let [pid, age] = numbers(event, ["pid", "age"]);
+            // In whole seconds, and a moment later.
+            let of_ps = said_by("ps", &["-o", "etimes=", "-p", &pid.to_string()]).trim().parse::<u64>().unwrap();
+            assert!((age / 1_000_000_000..).take(10).any(|seconds| seconds == of_ps), "{of_ps} s: {event}");
+        }
     });
 }
 
@@ -84,7 +90,8 @@ fn files_that_lsof_sees() {
         for event in events {
             let [pid, fd, inode] = numbers(event, ["pid", "fd", "inode"]);
             let (its_inode, name) = &files[&(pid, fd)];
-            let is_named = event["path"].as_str().is_none_or(|path| path == name);
+            // What lies in no directory has no path; it calls that something.
+            let is_named = event["path"].as_str().map_or(!name.starts_with('/'), |path| path == name);
             // It says of sockets of IP who they talk to instead.
             assert!(is_named && (inode == *its_inode || event["kind"] == "socket"), "{name}: {event}");
         }

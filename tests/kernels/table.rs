@@ -20,7 +20,8 @@ In each cell a workload in one pod, with another beside it, must be shown event 
   distribution
 - *hook: variant*: with that variant, unless the agent chose it anyway, and `kernel.perf_event_paranoid=2` (Debian's 3 refuses
   tracepoints and kprobes to all but CAP_SYS_ADMIN)
-- *loss*: with a ring that runs full, what is shown and what is told to be lost is all there was
+- *loss*: with a ring that runs full, what is shown and what is told to be lost is all there was (of profile, no fewer: threads wait
+  for other reasons, too); where nothing can run full, there is no such check
 - *200 pods*: one after the other, every second one watched; execsnoop's filter is that of all gadgets
 - *bcc's …*: beside the tool of that name of libbpf-tools, which hangs on kprobes: both show the same rows (0.26
   knows no sockets of 6.6 and later)

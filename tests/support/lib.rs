@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "for tests")]
 
 mod addresses;
+mod browser;
 mod client;
 pub mod cluster;
 pub mod fake;
@@ -14,6 +15,7 @@ pub mod kernels;
 mod loaded;
 mod pods;
 pub mod scenarios;
+mod terminal;
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -27,10 +29,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 pub use addresses::Addresses;
+pub use browser::Browser;
 pub use client::{Client, Frozen, Seen, agent_command, client_command, client_output, endpoint, texts};
 pub use folder::Folder;
 pub use loaded::{Loaded, compares_loaded, loads_programs};
 pub use pods::{Pod, RealPods, bundles, pods, shared_folder};
+pub use terminal::Terminal;
 
 /// Long enough for anything that works, on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(60);

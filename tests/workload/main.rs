@@ -36,7 +36,7 @@
 //! - `workload flow-goes-on OWN ASKED FILE GO LOG`: asks somebody, writes to FILE where it can be asked, and answers and is
 //!   answered when GO is there
 //! - `workload flow-storm COUNT`: sends COUNT datagrams, each to another port
-//! - `workload waits COUNT LOG`: sleeps COUNT times, and writes down how long that has taken
+//! - `workload waits COUNT MS LOG`: sleeps COUNT times for so long, and writes down how long that has taken
 //! - `workload nest DEPTH NAME PROGRAM ARG…`: becomes, in a cgroup so deep in that of its working directory, the program
 //! - `workload into CGROUP PROGRAM ARG…`: becomes, in a child that is born in this cgroup, the program, after one attempt
 //!   that fails
@@ -117,7 +117,7 @@ fn run(args: &[Vec<u8>]) {
             flows::go_on(&text(2), text(3).parse().unwrap(), [&text(4), &text(5)], &text(6));
         }
         Some(b"flow-storm") => flows::storm(number(2)),
-        Some(b"waits") => waits::waits(number(2), &text(3)),
+        Some(b"waits") => waits::waits(number(2), Duration::from_millis(number(3) as u64), &text(4)),
         Some(b"after-one") => after_one(&text(2), &args[2..]),
         Some(b"report") => report(&text(2)),
         _ => exit(2),

@@ -85,7 +85,9 @@ fn try_gadget<'a>(
     }
     // The ring is the same, and so is what a witness sees.
     if mode == Mode::V2 {
-        tell_cell(mode, scenario, "loss", check(scenario, "loss", &[]));
+        if scenario.can_lose() {
+            tell_cell(mode, scenario, "loss", check(scenario, "loss", &[]));
+        }
         if let Some(witness) = witness(scenario.gadget, kernel) {
             tell_cell(mode, scenario, &format!("bcc's {}", witness.tool[0]), check(scenario, "bcc", &[]));
         }

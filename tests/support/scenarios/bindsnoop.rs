@@ -15,7 +15,7 @@ pub(super) static BINDSNOOP: Scenario = Scenario {
     agent: "gadget-agent",
     of_sockets: false,
     exact,
-    storm: Some(Storm { name: "failing-binds", count: 2000, args: &[], each: 1, others: 0, options: &[] }),
+    storm: Some(Storm { name: "failing-binds", count: 2000, args: &[], each: 1, others: Some(0), options: &[] }),
 };
 
 /// A bind, from either side.

@@ -20,7 +20,7 @@ pub(super) static CAPABILITIES: Scenario = Scenario {
         count: 2000,
         args: &[],
         each: 1,
-        others: 0,
+        others: Some(0),
         options: &["--comm", "storm"],
     }),
 };

@@ -13,7 +13,7 @@ pub(super) static EXECSNOOP: Scenario = Scenario {
     agent: "gadget-agent",
     of_sockets: false,
     exact,
-    storm: Some(Storm { name: "storm", count: 400, args: &["8000"], each: 1, others: 1, options: &[] }),
+    storm: Some(Storm { name: "storm", count: 400, args: &["8000"], each: 1, others: Some(1), options: &[] }),
 };
 
 /// Bytes of arguments that are kept: the limits of `execsnoop.bpf.c`.

@@ -21,7 +21,7 @@ pub(super) static FLOWS: Scenario = Scenario {
     agent: "gadget-agent",
     of_sockets: true,
     exact,
-    storm: Some(Storm { name: "flow-storm", count: 2000, args: &[], each: 1, others: 0, options: &[] }),
+    storm: Some(Storm { name: "flow-storm", count: 2000, args: &[], each: 1, others: Some(0), options: &[] }),
 };
 
 /// A flow, from either side.

@@ -13,7 +13,7 @@ pub(super) static FORKSNOOP: Scenario = Scenario {
     agent: "tiny-agent",
     of_sockets: false,
     exact,
-    storm: Some(Storm { name: "vforks", count: 1200, args: &[], each: 1, others: 0, options: &[] }),
+    storm: Some(Storm { name: "vforks", count: 1200, args: &[], each: 1, others: Some(0), options: &[] }),
 };
 
 fn exact(containers: &mut dyn Containers, options: &[&str], forks: usize) -> Seen {

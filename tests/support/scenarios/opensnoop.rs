@@ -13,7 +13,7 @@ pub(super) static OPENSNOOP: Scenario = Scenario {
     agent: "gadget-agent",
     of_sockets: false,
     exact,
-    storm: Some(Storm { name: "failing-opens", count: 2000, args: &[], each: 1, others: OWN, options: &[] }),
+    storm: Some(Storm { name: "failing-opens", count: 2000, args: &[], each: 1, others: Some(OWN), options: &[] }),
 };
 
 /// Files that a program of the tests opens before it begins.

@@ -14,7 +14,7 @@ pub(super) static TCPSTATES: Scenario = Scenario {
     agent: "tiny-agent",
     of_sockets: true,
     exact,
-    storm: Some(Storm { name: "failing-connects", count: 1200, args: &[], each: 2, others: 0, options: &[] }),
+    storm: Some(Storm { name: "failing-connects", count: 1200, args: &[], each: 2, others: Some(0), options: &[] }),
 };
 
 // As in include/net/tcp_states.h.

@@ -17,7 +17,7 @@ pub(super) static TCPTOP: Scenario = Scenario {
     agent: "gadget-agent",
     of_sockets: true,
     exact,
-    storm: Some(Storm { name: "transfers", count: 2000, args: &[], each: 2, others: 0, options: &[] }),
+    storm: Some(Storm { name: "transfers", count: 2000, args: &[], each: 2, others: Some(0), options: &[] }),
 };
 
 /// By the two ends, its own first: bytes that were sent and received.

@@ -20,7 +20,7 @@ pub(super) static TCPTRACER: Scenario = Scenario {
     agent: "gadget-agent",
     of_sockets: true,
     exact,
-    storm: Some(Storm { name: "failing-connects", count: 2000, args: &[], each: 1, others: 0, options: &[] }),
+    storm: Some(Storm { name: "failing-connects", count: 2000, args: &[], each: 1, others: Some(0), options: &[] }),
 };
 
 /// The rows of an operation that did not fail: its own end, the other, and what the gadget has counted.

@@ -1,0 +1,139 @@
+//! Who reads files of containers, and what these can do to it.
+
+use std::fs;
+use std::process::Command;
+
+use tests::scenarios::profile::runs_in;
+use tests::{Client, Daemon, Folder, Pod, dist, loads_programs, shared_folder, wait_for};
+
+use crate::profiles::{frame, of_pod, run, samples};
+
+/// The process that reads files of containers has no rights, and little memory.
+#[test]
+fn who_reads_files_can_do_nothing_else() {
+    let _loads = loads_programs();
+    let daemon = Daemon::start("confined");
+    let _pod = run("confined", "rust");
+    let mut client = Client::start(&["profile", "-p", "rust", "--socket", daemon.socket()]);
+    client.read_until_seen("a name", |lines| lines.iter().any(|line| runs_in(line, "hot::spin")));
+    let children = daemon.process.children();
+    let reader = children
+        .iter()
+        .find(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("read-symbols")));
+    let reader = reader.expect("a reader of symbols");
+    let status = fs::read_to_string(format!("/proc/{reader}/status")).unwrap();
+    let of_status = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}"));
+        line.trim_start_matches(':').trim().to_owned()
+    };
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(of_status(set), "0000000000000000", "{set}");
+    }
+    assert_eq!((of_status("NoNewPrivs"), of_status("Seccomp")), ("1".into(), "2".into()));
+    let limits = fs::read_to_string(format!("/proc/{reader}/limits")).unwrap();
+    let data = limits.lines().find_map(|line| line.strip_prefix("Max data size")).unwrap();
+    let most: Vec<&str> = data.split_whitespace().take(2).collect();
+    assert_eq!(most, ["100663296"; 2], "96 MiB: {data}");
+    drop(client.stop());
+}
+
+/// A section of an ELF file: where it begins.
+fn section(file: &str, name: &str) -> usize {
+    let output = Command::new("readelf").args(["--sections", "--wide", file]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let line = said.lines().find(|line| line.split_whitespace().any(|word| word == name)).unwrap();
+    let words: Vec<&str> = line.split_once(name).unwrap().1.split_whitespace().collect();
+    usize::from_str_radix(words[2], 16).unwrap()
+}
+
+/// A program whose description says that some of it is as large as that.
+fn bomb(folder: &Folder, name: &str, size: u64) {
+    let file = folder.path(name);
+    let mut compress = Command::new("objcopy");
+    compress.arg("--compress-debug-sections=zlib").arg(dist("hot")).arg(&file);
+    assert!(compress.status().unwrap().success());
+    let mut bytes = fs::read(&file).unwrap();
+    // Elf64_Chdr: type, reserved, size.
+    let at = section(&file, ".debug_info") + 8;
+    bytes[at..at + 8].copy_from_slice(&size.to_le_bytes());
+    share(name, &bytes);
+}
+
+/// Puts a program into what pods have at `/tmp`. A new file: the former one may be in use.
+fn share(name: &str, bytes: &[u8]) {
+    let file = shared_folder().join(name);
+    let _ = fs::remove_file(&file);
+    fs::write(&file, bytes).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+/// Programs whose descriptions say that they are larger than any memory, or than what their reader has, and files that are no programs
+/// at all: the agent goes on, and says why there are no names.
+#[test]
+fn files_that_mean_harm() {
+    let _loads = loads_programs();
+    let daemon = Daemon::start("harm");
+    let folder = Folder::new("harm");
+    // Of those that would have room in any memory, too, more than the reader has.
+    let bombs = [("bomb", 1u64 << 40), ("bomb-2", 200 << 20)];
+    let mut pods = Vec::new();
+    let mut start = |name: &str| {
+        let pod = Pod::new("harm", name);
+        pod.run("app", &[&format!("/tmp/{name}")]);
+        pods.push(pod);
+    };
+    for (name, size) in bombs {
+        bomb(&folder, name, size);
+        start(name);
+    }
+    let hot = fs::read(dist("hot")).unwrap();
+    share("noise", &hot);
+    start("noise");
+    // Its path ends like that from now on, in /proc/PID/maps, and there is such a file.
+    let moved = "noise (deleted)";
+    share(moved, &hot);
+    fs::remove_file(shared_folder().join("noise")).unwrap();
+
+    let profile = |pods: &[&str]| {
+        let mut client = Client::start(&["profile", "-n", "harm", "--socket", daemon.socket()]);
+        client.read_until_seen("samples of all", |lines| pods.iter().all(|pod| samples(lines, pod) >= 30));
+        let seen = client.stop();
+        assert_eq!((seen.lost(), &seen.summary()["complete"]), (0, &true.into()));
+        seen
+    };
+    let seen = profile(&["bomb", "bomb-2", "noise"]);
+    for (name, _) in bombs {
+        // Names need no lines.
+        let events = of_pod(&seen, name);
+        assert!(events.iter().any(|event| runs_in(event, "hot::heavy")), "{events:#?}");
+        assert!(frame(&events, "hot::run")["line"].is_null());
+    }
+    // It is this file that is read.
+    assert!(frame(&of_pod(&seen, "noise"), "hot::run")["line"].is_u64());
+
+    // Something that begins like a program; what is none; and nothing.
+    let mut random = 1u32;
+    let mut noise = hot.clone();
+    noise.iter_mut().skip(16).for_each(|byte| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = (random >> 24) as u8;
+    });
+    for (bytes, problem) in [(Some(&noise[..]), "cannot be read"), (Some(b"#!"), "cannot be read"), (None, "replaced")]
+    {
+        match bytes {
+            Some(bytes) => share(moved, bytes),
+            None => fs::remove_file(shared_folder().join(moved)).unwrap(),
+        }
+        let seen = profile(&["noise"]);
+        let events = of_pod(&seen, "noise");
+        for event in &events {
+            let mut frames = event["user_stack"].as_array().unwrap().iter();
+            assert!(frames.all(|frame| frame["function"].is_null()), "{event}");
+            assert!(event["user_stack_problem"].as_str().is_some_and(|said| said.contains(problem)), "{event}");
+        }
+    }
+    // The agent is the same one.
+    wait_for("the daemon", || fs::exists(format!("/proc/{}", daemon.process.pid())).unwrap());
+    let again = Client::start(&["profile", "-n", "harm", "--socket", daemon.socket(), "--timeout", "1s"]).finish();
+    assert!(again.status.success());
+}
