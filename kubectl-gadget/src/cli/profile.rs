@@ -25,6 +25,8 @@ const LABELS: [&str; 5] = ["node", "pod", "container", "comm", "pid"];
 const NONE: &str = "none";
 /// Stacks that a table has if nobody says.
 const ROWS: usize = 10;
+/// How often agents send what there is if nobody looks at it before the end, in ms: each time costs.
+const UNSEEN_MS: u32 = 5000;
 
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
@@ -77,12 +79,24 @@ pub(super) fn run(gadget: &'static Gadget, profiled: Profiled, matches: &ArgMatc
     let given = given_parameters(gadget, matches, None);
     check_together(&given)?;
     let is_waiting = given.iter().any(|(parameter, _)| parameter.name == profiled.waiting);
-    let output = args.output(gadget, profiled, is_waiting, io::stdout().is_terminal())?;
-    let spec = RunSpec { gadget: gadget.name.to_owned(), parameters: as_spec(&given), ..RunSpec::default() };
+    let is_terminal = io::stdout().is_terminal();
+    let output = args.output(gadget, profiled, is_waiting, is_terminal)?;
+    let is_seen = args.output == ProfileFormat::Json || args.is_live(is_terminal);
+    let spec = RunSpec {
+        gadget: gadget.name.to_owned(),
+        parameters: as_spec(&given),
+        interval_ms: (!is_seen).then_some(UNSEEN_MS),
+        ..RunSpec::default()
+    };
     run.run(spec, async |_| Ok(output))
 }
 
 impl ProfileArgs {
+    /// Whether functions are shown while it goes on.
+    fn is_live(&self, is_terminal: bool) -> bool {
+        self.output == ProfileFormat::Table && !self.plain && is_terminal
+    }
+
     fn output(
         &self,
         gadget: &'static Gadget,
@@ -122,7 +136,7 @@ impl ProfileArgs {
             columns: self.columns(gadget, profiled, shape)?,
             measures: profiled.measures,
             shape,
-            live: matches!(shape, Shape::Table(_)) && !self.plain && is_terminal,
+            live: self.is_live(is_terminal),
             if_empty: format!(
                 "nothing was seen: of what was asked for nothing {what}, or no pod matches; what is outside of pods is shown by --host{}",
                 hint.unwrap_or_default()
