@@ -98,7 +98,10 @@ fn run(inbox: &Receiver<Unnamed>) {
                 for stack in iter::once(first).chain(inbox.try_iter()).take(TOGETHER) {
                     by_process.entry(stack.pid).or_default().push(stack);
                 }
-                by_process.into_iter().for_each(|(pid, stacks)| answer(&mut lookup, pid, stacks));
+                // All are looked at before the first file is read: they may end meanwhile.
+                let processes: Vec<_> =
+                    by_process.into_iter().map(|(pid, stacks)| (Process::look_at(pid), stacks)).collect();
+                processes.into_iter().for_each(|(process, stacks)| answer(&mut lookup, process, &stacks));
             }
             Err(RecvTimeoutError::Timeout) => lookup = Lookup::default(),
             Err(RecvTimeoutError::Disconnected) => return,
@@ -107,8 +110,8 @@ fn run(inbox: &Receiver<Unnamed>) {
 }
 
 /// Names stacks of one process.
-fn answer(lookup: &mut Lookup, pid: u32, stacks: Vec<Unnamed>) {
-    let named: Vec<Named> = match Process::look_at(pid) {
+fn answer(lookup: &mut Lookup, process: Result<Process, String>, stacks: &[Unnamed]) {
+    let named: Vec<Named> = match process {
         Ok(process) => {
             let addresses: Vec<&[u64]> = stacks.iter().map(|stack| stack.addresses.as_slice()).collect();
             let found = lookup.names(&process, &addresses);
