@@ -1,11 +1,12 @@
 //! The kernel's own account of how long programs ran: cheap, and exact where what they add is too little to be seen in a load.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use libbpf_rs::libbpf_sys::{BPF_PROG_TYPE_PERF_EVENT, BPF_STATS_RUN_TIME, bpf_enable_stats};
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -30,7 +31,8 @@ impl Accounts {
     /// How long those that processors' clocks call have run, of a process that has them loaded: it must have one.
     pub(crate) fn at_clocks(&self, pid: Pid) -> Result<Duration> {
         let of_clocks = format!("prog_type:\t{BPF_PROG_TYPE_PERF_EVENT}");
-        let mut spent = None;
+        // By program: a process may have several descriptors of one.
+        let mut spent = BTreeMap::new();
         for descriptor in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
             let info = match fs::read_to_string(descriptor?.path()) {
                 // It was closed meanwhile.
@@ -38,10 +40,14 @@ impl Accounts {
                 info => info?,
             };
             if info.lines().any(|line| line == of_clocks) {
-                let ns = info.lines().find_map(|line| line.strip_prefix("run_time_ns:")).context("no account")?;
-                spent = Some(spent.unwrap_or(Duration::ZERO) + Duration::from_nanos(ns.trim().parse()?));
+                let number = |name: &str| -> Result<u64> {
+                    let text = info.lines().find_map(|line| line.strip_prefix(name)).context("no account")?;
+                    Ok(text.trim().parse()?)
+                };
+                spent.insert(number("prog_id:")?, number("run_time_ns:")?);
             }
         }
-        spent.with_context(|| format!("process {pid} has no program at a clock"))
+        ensure!(!spent.is_empty(), "process {pid} has no program at a clock");
+        Ok(Duration::from_nanos(spent.values().sum()))
     }
 }

@@ -45,8 +45,15 @@ impl Tool for Ours {
     }
 
     fn announces(&self) -> Option<&'static str> {
-        // The table's header, and the first line of JSON.
-        Some(if self.options.iter().any(|option| option == "json") { r#""type":"start""# } else { "NODE" })
+        let is_given = |given: &str| self.options.iter().any(|option| option == given);
+        // The first line of JSON, or the table's header. Folded stacks say nothing before the end: who starts it is to wait.
+        Some(if is_given("json") {
+            r#""type":"start""#
+        } else if is_given("folded") {
+            ""
+        } else {
+            "NODE"
+        })
     }
 
     fn lost(&self, said: &str) -> Result<u64> {
