@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use tests::Daemon;
+use tests::{Daemon, wait_for};
 
 use super::Limit::AtMost;
 use super::{Goal, Row};
@@ -113,7 +113,10 @@ fn measure(stage: &Stage) -> Result<Table> {
         for (name, load) in [(CALLING, Load::syscalls(count)), (COMPUTING, Load::computations(count))] {
             let mut load = load.start(&stage.watched)?;
             for (form, tool) in &forms {
+                let looks = || accounts.at_clocks(daemon.process.pid()).is_ok();
+                wait_for("the end of the former", || !looks());
                 let running = Running::start(tool, stage, Place::File)?;
+                wait_for("its program", looks);
                 let told = || Ok((accounts.at_clocks(daemon.process.pid())?, cgroup.cpu()?));
                 let (program, agent) = while_it_runs(&mut load, told)?;
                 table.push(&of(name, form), PROGRAM, program);
