@@ -46,6 +46,31 @@ fn each_shows_the_pods_of_a_label() {
     }
 }
 
+/// Of both nodes, and of one.
+#[test]
+fn where_pods_spend_their_time() {
+    let _agents = agents();
+    let namespace = Namespace::new("profiled");
+    namespace.run(&[deployment("web", BUSY), deployment("db", BUSY)]);
+    let select = ["profile", "-n", &namespace.name, "-l", "app=web"];
+    for (of_nodes, nodes) in [(&[][..], &NODES[..]), (&["--node", NODES[0]], &NODES[..1])] {
+        let mut client = start(&[&select[..], of_nodes].concat(), nodes.len());
+        let has = |seen: &[Value], node: &str| {
+            let is_named = |frame: &Value| frame.as_str().is_some_and(|frame| frame.contains('+'));
+            seen.iter().any(|line| {
+                let frames = line["kernel_stack"].as_array();
+                line["node"] == node && frames.is_some_and(|frames| frames.iter().any(is_named))
+            })
+        };
+        client.read_until_seen("samples of the nodes", |seen| nodes.iter().all(|node| has(seen, node)));
+        let seen = client.stop();
+        let is_wanted =
+            |event: &&Value| event["labels"]["app"] == "web" && nodes.iter().any(|node| event["node"] == *node);
+        assert!(seen.events().iter().all(is_wanted), "{:#?}", seen.events());
+        assert_eq!((seen.lost(), &seen.summary()["complete"]), (0, &true.into()), "{}", seen.said);
+    }
+}
+
 /// What is recorded is shown at the end.
 #[test]
 fn each_pods_last_system_calls() {

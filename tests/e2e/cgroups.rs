@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tests::Process;
+
 /// One of a test's own, and what is made below. Removed with it.
 pub(crate) struct Cgroups {
     root: PathBuf,
@@ -46,8 +48,19 @@ impl Cgroups {
 
     /// Runs a shell script in a cgroup.
     pub(crate) fn run(&self, below: &str, script: &str) {
+        assert!(self.shell(below, script).status().unwrap().success());
+    }
+
+    /// Starts a program in a cgroup, by a command of the shell.
+    pub(crate) fn start(&self, below: &str, command: &str) -> Process {
+        Process(self.shell(below, &format!("exec {command}")).spawn().unwrap())
+    }
+
+    fn shell(&self, below: &str, script: &str) -> Command {
         let enter = format!("echo $$ > {}/cgroup.procs; {script}", self.directory(below).display());
-        assert!(Command::new("sh").args(["-c", &enter]).status().unwrap().success());
+        let mut command = Command::new("sh");
+        command.args(["-c", &enter]);
+        command
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tests::scenarios::profile::{assert_share, runs_in, sum};
-use tests::{Client, Folder, Pod, Process, Seen, client_command, client_output, dist, loads_programs};
+use tests::{Client, Folder, Pod, Seen, client_command, client_output, dist, loads_programs};
 
 use crate::cgroups::Cgroups;
 
@@ -247,13 +247,8 @@ fn waits_in_the_middle_of_a_program() {
     let _loads = loads_programs();
     let cgroups = Cgroups::new("queue");
     let path = cgroups.make("");
-    let start = || {
-        let (hot, cgroup) = (dist("hot"), cgroups.directory(""));
-        let enter = format!("echo $$ >{}/cgroup.procs; exec taskset -c 0 {}", cgroup.display(), hot.display());
-        Process(Command::new("sh").args(["-c", &enter]).spawn().unwrap())
-    };
     // Two on one processor.
-    let _hot = [start(), start()];
+    let _hot = [(); 2].map(|()| cgroups.start("", &format!("taskset -c 0 {}", dist("hot").display())));
     let mut client = Client::start(&["profile", "--cgroup", &path, "--off-cpu"]);
     let is_waiting = |event: &Value| event["activity"] == "preempted" && runs_in(event, "hot::heavy");
     client.read_until_seen("waits in a function", |lines| lines.iter().filter(|line| is_waiting(line)).count() >= 10);
@@ -269,13 +264,9 @@ fn stacks_that_are_not_whole() {
     let _loads = loads_programs();
     let cgroups = Cgroups::new("unwhole");
     let path = cgroups.make("");
-    let start = |command: &str| {
-        let enter = format!("echo $$ >{}/cgroup.procs; exec {command}", cgroups.directory("").display());
-        Process(Command::new("sh").args(["-c", &enter]).spawn().unwrap())
-    };
-    let _deep = start(&format!("{} deep", dist("hot").display()));
+    let _deep = cgroups.start("", &format!("{} deep", dist("hot").display()));
     // As Debian builds it: without.
-    let _short = start("/usr/bin/python3 -c 'while True: pass'");
+    let _short = cgroups.start("", "/usr/bin/python3 -c 'while True: pass'");
     let mut client = Client::start(&["profile", "--cgroup", &path]);
     let has = |lines: &[Value], comm: &str, what: &str| {
         lines.iter().any(|line| line["comm"] == comm && line[format!("user_stack_{what}")] == true)

@@ -65,7 +65,12 @@ impl Lookup {
         let mut all = HashMap::new();
         for addresses in addresses.chunks(at_once) {
             let question = Question { source: source.clone(), addresses: addresses.to_vec(), lines: true };
-            all.extend(addresses.iter().copied().zip(self.ask(process, question)?));
+            match self.ask(process, question) {
+                Ok(names) => all.extend(addresses.iter().copied().zip(names)),
+                Err(why) if all.is_empty() => return Err(why),
+                // What was found stays.
+                Err(_) => break,
+            }
         }
         Ok(all)
     }

@@ -81,11 +81,10 @@ pub(super) fn run(gadget: &'static Gadget, profiled: Profiled, matches: &ArgMatc
     let is_waiting = given.iter().any(|(parameter, _)| parameter.name == profiled.waiting);
     let is_terminal = io::stdout().is_terminal();
     let output = args.output(gadget, profiled, is_waiting, is_terminal)?;
-    let is_seen = args.output == ProfileFormat::Json || args.is_live(is_terminal);
     let spec = RunSpec {
         gadget: gadget.name.to_owned(),
         parameters: as_spec(&given),
-        interval_ms: (!is_seen).then_some(UNSEEN_MS),
+        interval_ms: args.interval_ms(is_terminal),
         ..RunSpec::default()
     };
     run.run(spec, async |_| Ok(output))
@@ -95,6 +94,12 @@ impl ProfileArgs {
     /// Whether functions are shown while it goes on.
     fn is_live(&self, is_terminal: bool) -> bool {
         self.output == ProfileFormat::Table && !self.plain && is_terminal
+    }
+
+    /// In ms; `None` if it is the usual one.
+    fn interval_ms(&self, is_terminal: bool) -> Option<u32> {
+        let is_seen = self.output == ProfileFormat::Json || self.is_live(is_terminal);
+        (!is_seen).then_some(UNSEEN_MS)
     }
 
     fn output(
@@ -199,6 +204,15 @@ mod tests {
         assert!(error.to_string().contains("did you mean \"pod\"?"), "{error}");
         for wrong in ["time", "samples", "user_stack", "none,pod"] {
             assert!(columns(&["--by", wrong], table).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_looks_at_comes_seldom() {
+        let interval = |words: &[&str], is_terminal| args(words).expect("flags").interval_ms(is_terminal);
+        assert_eq!([interval(&[], true), interval(&["-o", "json"], false)], [None, None]);
+        for (words, is_terminal) in [(&[][..], false), (&["--plain"], true), (&["-o", "folded"], true)] {
+            assert_eq!(interval(words, is_terminal), Some(UNSEEN_MS), "{words:?}");
         }
     }
 

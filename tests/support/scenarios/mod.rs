@@ -147,9 +147,9 @@ impl Scenario {
         let count = storm.count.to_string();
         let command = [&[&workload, "after-one", &go, storm.name, &count], storm.args].concat();
         containers.start(&format!("storm/{pod}"), "app", &command);
-        let before = storm.each + storm.others.unwrap_or_default();
         client.read_until_seen("the first events", |seen| {
-            seen.iter().filter(|line| line["type"] == "event").map(events_of).sum::<u64>() >= before
+            let seen: u64 = seen.iter().filter(|line| line["type"] == "event").map(events_of).sum();
+            storm.others.map_or(seen >= storm.each, |others| seen == storm.each + others)
         });
         let frozen = client.freeze_agent();
         fs::write(&go_file, "").unwrap();
