@@ -41,7 +41,7 @@ impl Stage {
         root.remove_on_panic();
         let folder = std::env::temp_dir().join(root.path().trim_start_matches('/'));
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let rivals = if quick { Rivals::none() } else { Rivals::fetch()? };
+        let rivals = if quick { Rivals::none() } else { Rivals::fetch() };
         let (watched, other) = (root.child("watched")?, root.child("other")?);
         Ok(Self { root, watched, other, folder, rivals, rounds, tools: Cell::new(0), quick })
     }

@@ -7,33 +7,27 @@ use std::time::{Duration, Instant};
 
 use tests::kernels::{Cell, Outcome, Report, last_lines};
 use tests::scenarios::bcc::WITNESSES;
-use tests::{Process, dist};
+use tests::{Package, Process, dist};
 
 /// How long a guest may take from its start to its end.
 const DEADLINE: Duration = Duration::from_secs(1200);
 /// How much of a guest's console is shown if it does not come to its end.
 const LAST_LINES: usize = 80;
-/// Kernels whose processors share one thread of the emulator. Where each has its own, QEMU 7.2 may execute code that another processor has
-/// changed as it was before, and a kernel dies ("Oops: int3") or stands still where it changes its own. Later ones wait for each other so
-/// often that in turns they take too long.
-const IN_TURNS: [&str; 2] = ["5.10", "6.1"];
+/// What emulates them, of which Debian: QEMU 7.2 executed code that another processor had changed as it was before, and a kernel died ("Oops:
+/// int3") or stood still where it changed its own.
+const EMULATOR: (&str, &str) = ("trixie", "qemu-system-x86");
 /// Guests without this instruction: with it, Linux 6.12 dies at random under QEMU 7.2's emulation.
 const PROCESSOR: &str = "max,-cx16";
 /// A panic ends the guest at once. Without that instruction, newer kernels have memory for socket storage from slabs with
 /// checks only.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 slab_debug=F,kmalloc-*";
 
-/// Puts bcc's tools into a folder, and what they need: fetched from Debian, or from the cache.
+/// Puts bcc's tools into a folder, and what they need.
 fn bring_tools(folder: &Path) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/fetch");
-    let output = Command::new(script).arg("libbpf-tools-bookworm").stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "cannot fetch bcc's tools: {}", output.status);
-    let said = String::from_utf8(output.stdout).unwrap();
-    let root = Path::new(said.split_whitespace().nth(2).unwrap());
-    let libraries = ["libelf.so.1", "libz.so.1", "libc.so.6"].map(|name| format!("usr/lib/x86_64-linux-gnu/{name}"));
-    let tools = WITNESSES.iter().map(|witness| format!("usr/sbin/{}", witness.tool[0]));
-    for file in tools.chain(libraries).chain(["lib64/ld-linux-x86-64.so.2".to_owned()]) {
-        let file = root.join(file);
+    let package = Package::fetch("bookworm", "libbpf-tools");
+    let tools = WITNESSES.iter().map(|witness| package.file(&format!("usr/sbin/{}", witness.tool[0])));
+    let libraries = ["libelf.so.1", "libz.so.1", "libc.so.6"].map(|name| package.library(name));
+    for file in tools.chain(libraries).chain([package.file("lib64/ld-linux-x86-64.so.2")]) {
         fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
     }
 }
@@ -94,6 +88,7 @@ impl Run {
 /// The files that guests need, in a folder that goes with this.
 pub(crate) struct Files {
     folder: PathBuf,
+    emulator: Package,
 }
 
 impl Drop for Files {
@@ -132,25 +127,19 @@ impl Files {
         let script = "mknod dev/console c 5 1 && find . | cpio --quiet --create --format newc >../initrd";
         let status = Command::new("sh").args(["-euc", script]).current_dir(&root).status().unwrap();
         assert!(status.success(), "cannot make the guests' root file system: {status}");
-        Self { folder }
+        Self { folder, emulator: Package::fetch(EMULATOR.0, EMULATOR.1) }
     }
 
-    /// Runs a guest to its end; once more if it does not come there, and twice if the emulator is why, unless it died of what we loaded.
+    /// Runs a guest to its end; once more if it does not come there, unless it died of what we loaded.
     pub(crate) fn run(&self, kernel: &Kernel) -> Run {
-        let mut run = self.run_once(kernel);
-        for attempts in 1.. {
-            let Some(why) = &run.broken else { break };
-            // The kernel puts this instruction where it changes another, and takes it for its own until it is done. The emulator may
-            // execute it once more after that.
-            let is_emulators = why.contains("Oops: int3");
-            let is_ours = !is_emulators && (why.contains("bpf_prog_") || why.contains("bpf_trampoline_"));
-            if is_ours || attempts > if is_emulators { 2 } else { 1 } {
-                break;
+        let run = self.run_once(kernel);
+        match &run.broken {
+            Some(why) if !why.contains("bpf_prog_") && !why.contains("bpf_trampoline_") => {
+                println!("{}: {why}\nonce more:", kernel.name);
+                Run { repeated: true, ..self.run_once(kernel) }
             }
-            println!("{}: {why}\nonce more:", kernel.name);
-            run = Run { repeated: true, ..self.run_once(kernel) };
+            _ => run,
         }
-        run
     }
 
     fn run_once(&self, kernel: &Kernel) -> Run {
@@ -200,9 +189,11 @@ impl Files {
 
     /// Returns whether the guest turned itself off in time.
     fn boot(&self, kernel: &Kernel, console: &Path, results: &Path) -> bool {
-        let mut command = Command::new("qemu-system-x86_64");
-        let emulation = if IN_TURNS.contains(&kernel.name.as_str()) { "tcg,thread=single" } else { "tcg" };
-        command.args(["-accel", emulation, "-cpu", PROCESSOR, "-smp", "2", "-m", "1G", "-nodefaults", "-no-reboot"]);
+        let mut command = self.emulator.command("usr/bin/qemu-system-x86_64");
+        for firmware in ["usr/share/qemu", "usr/share/seabios"] {
+            command.arg("-L").arg(self.emulator.file(firmware));
+        }
+        command.args(["-accel", "tcg", "-cpu", PROCESSOR, "-smp", "2", "-m", "1G", "-nodefaults", "-no-reboot"]);
         command.args(["-display", "none", "-kernel"]).arg(&kernel.image);
         command.arg("-initrd").arg(self.initrd_of(kernel));
         // What the kernel does not know itself is the first process's environment.

@@ -13,6 +13,7 @@ pub mod fake;
 mod folder;
 pub mod kernels;
 mod loaded;
+mod package;
 mod pods;
 pub mod scenarios;
 mod terminal;
@@ -33,6 +34,7 @@ pub use browser::Browser;
 pub use client::{Client, Frozen, Seen, agent_command, client_command, client_output, endpoint, texts};
 pub use folder::Folder;
 pub use loaded::{Loaded, compares_loaded, loads_programs};
+pub use package::Package;
 pub use pods::{Pod, RealPods, bundles, pods, shared_folder};
 pub use terminal::Terminal;
 

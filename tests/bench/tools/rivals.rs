@@ -1,24 +1,24 @@
-//! Tools of others, from Debian; `tests/bench/fetch` gets them.
+//! Tools of others, from Debian.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
+use tests::Package;
 
 use super::Tool;
 
-/// What it is, what `fetch` calls it, the program, its arguments, and what it prints once it begins, if it says so.
+/// What Debian calls it, the suite, the program, its arguments, and what it prints once it begins, if it says so.
 type Known = (&'static str, &'static str, &'static str, &'static [&'static str], Option<&'static str>);
 
 /// Those that watch opens.
 const OF_OPENS: [Known; 3] = [
-    ("libbpf-tools", "libbpf-tools-bookworm", "usr/sbin/opensnoop", &[], None),
-    ("libbpf-tools", "libbpf-tools-sid", "usr/sbin/opensnoop-libbpf", &[], None),
-    ("bpftrace", "bpftrace-sid", "usr/bin/bpftrace", &["-e", OPENS], None),
+    ("libbpf-tools", "bookworm", "usr/sbin/opensnoop", &[], None),
+    ("libbpf-tools", "sid", "usr/sbin/opensnoop-libbpf", &[], None),
+    ("bpftrace", "sid", "usr/bin/bpftrace", &["-e", OPENS], None),
 ];
 
 /// One that looks at processors.
-const OF_PROCESSORS: [Known; 1] = [("bpftrace", "bpftrace-sid", "usr/bin/bpftrace", &["-e", PROFILE], Some("begun"))];
+const OF_PROCESSORS: [Known; 1] = [("bpftrace", "sid", "usr/bin/bpftrace", &["-e", PROFILE], Some("begun"))];
 
 /// What people write to watch opens.
 const OPENS: &str = r#"
@@ -41,7 +41,7 @@ pub(crate) struct Rivals {
 struct Rival {
     /// With its version.
     name: String,
-    root: PathBuf,
+    package: Package,
     program: &'static str,
     args: &'static [&'static str],
     announces: Option<&'static str>,
@@ -49,20 +49,12 @@ struct Rival {
 
 impl Rivals {
     /// Fetches them, unless they are there.
-    pub(crate) fn fetch() -> Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/fetch");
-        let output = Command::new(script).stderr(Stdio::inherit()).output()?;
-        ensure!(output.status.success(), "cannot fetch the tools to compare with: {}", output.status);
-        let lines = String::from_utf8(output.stdout)?;
-        let rival = |(name, folder, program, args, announces): Known| {
-            let mut found =
-                lines.lines().map(|line| line.splitn(3, ' ')).filter(|words| words.clone().next() == Some(folder));
-            let mut words = found.next().with_context(|| format!("{folder} was not fetched"))?.skip(1);
-            let (version, root) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-            Ok(Rival { name: format!("{name} {}", short(version)), root: root.into(), program, args, announces })
+    pub(crate) fn fetch() -> Self {
+        let rival = |(name, suite, program, args, announces): Known| {
+            let package = Package::fetch(suite, name);
+            Rival { name: format!("{name} {}", short(&package.version)), package, program, args, announces }
         };
-        let of_opens = OF_OPENS.into_iter().map(rival).collect::<Result<_>>()?;
-        Ok(Self { of_opens, of_processors: OF_PROCESSORS.into_iter().map(rival).collect::<Result<_>>()? })
+        Self { of_opens: OF_OPENS.map(rival).into(), of_processors: OF_PROCESSORS.map(rival).into() }
     }
 
     /// None at all.
@@ -93,18 +85,9 @@ impl Tool for Rival {
 
     /// With the loader and the libraries that it was built for.
     fn command(&self) -> Result<Command> {
-        let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
-        let libraries = self.root.join("usr/lib").join(triple);
-        let is_loader = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.starts_with("ld-linux")
-        };
-        let files = libraries.read_dir().with_context(|| libraries.display().to_string())?;
-        let loader = files.flatten().map(|entry| entry.path()).find(is_loader).context("no loader")?;
-        let mut command = Command::new(loader);
-        command.arg("--library-path").arg(&libraries).arg(self.root.join(self.program)).args(self.args);
+        let mut command = self.package.command(self.program);
         // Paths that are longer than it usually shows.
-        command.env("BPFTRACE_MAX_STRLEN", "200").stdin(Stdio::null());
+        command.args(self.args).env("BPFTRACE_MAX_STRLEN", "200").stdin(Stdio::null());
         Ok(command)
     }
 
