@@ -45,15 +45,21 @@ static __always_inline __u64 period_ns(void)
 	return 1000000000ull / gadget_frequency;
 }
 
-/* What is known of the current task, its stacks included. Returns whether somebody should look soon: functions have names while there is a process. */
-static __always_inline bool describe(struct sample *sample, void *ctx, struct task_struct *task)
+/* What is known of the current task, its stacks included. If its program's is new, `whose` says whose it is. */
+static __always_inline void describe(struct sample *sample, void *ctx, struct task_struct *task, struct gadget_program *whose)
 {
-	bool is_new = false;
-
 	name_task(sample, task);
-	sample->user_stack = kernel_only || !sample->pid ? GADGET_STACK_NONE : user_stack(ctx, sample->pid, &is_new);
+	sample->user_stack = kernel_only || !sample->pid ? GADGET_STACK_NONE : user_stack(ctx, sample->pid, whose);
 	sample->kernel_stack = user_only ? GADGET_STACK_NONE : kernel_stack(ctx);
-	return is_new;
+}
+
+/* Functions have names while there is a process: somebody should look at it soon. */
+static __always_inline void send_sample(struct sample *sample, const struct gadget_program *whose)
+{
+	bool is_call = is_to_be_called(whose);
+
+	if (gadget_send_some_time(&events, &sample->header, sizeof(*sample), !is_call) && is_call)
+		was_called(whose);
 }
 
 /* ---- What runs. ---- */
@@ -61,16 +67,16 @@ static __always_inline bool describe(struct sample *sample, void *ctx, struct ta
 static __always_inline void take_samples(void *ctx, __u64 count)
 {
 	struct task_struct *task = current_task();
+	struct gadget_program whose = {};
 	struct sample sample = {};
-	bool is_new;
 
 	if (!gadget_wanted(&sample.header, 0, task))
 		return;
-	is_new = describe(&sample, ctx, task);
+	describe(&sample, ctx, task, &whose);
 	sample.activity = sample.pid ? running : idle;
 	sample.samples = count;
 	sample.spent = count * period_ns();
-	gadget_send_some_time(&events, &sample.header, sizeof(sample), !is_new);
+	send_sample(&sample, &whose);
 }
 
 /* On each processor at this frequency; when it is idle only if that is wanted. */
@@ -137,8 +143,8 @@ int BPF_PROG(processor_ticks, const char *text)
 struct wait {
 	struct sample sample;
 	__u64 begin;
-	__u64 ran;    /* how long the thread had run in all until then, in ns */
-	__u64 is_new; /* its program's stack is */
+	__u64 ran;		     /* how long the thread had run in all until then, in ns */
+	struct gadget_program whose; /* if its program's stack is new */
 };
 
 /* By thread. */
@@ -200,8 +206,8 @@ static __always_inline bool is_still_wanted(struct gadget_header *header)
 static __always_inline void wait_is_over(__u32 tid, const struct wait *wait, __u64 ran)
 {
 	struct wait_id id = { .begin = wait->begin, .tid = tid };
+	struct gadget_program whose = wait->whose;
 	struct sample sample = wait->sample;
-	bool is_new = wait->is_new;
 	__u64 *told, before;
 
 	bpf_map_delete_elem(&waits, &tid);
@@ -217,7 +223,7 @@ static __always_inline void wait_is_over(__u32 tid, const struct wait *wait, __u
 			sample.spent = sample.spent > before ? sample.spent - before : 0;
 		}
 	}
-	gadget_send_some_time(&events, &sample.header, sizeof(sample), !is_new);
+	send_sample(&sample, &whose);
 }
 
 static __always_inline void wait_ends(struct task_struct *task)
@@ -237,7 +243,7 @@ static __always_inline void wait_begins(void *ctx, struct task_struct *task)
 	/* Of the idle ones each processor has its own, and those that end never come back. */
 	if (!tid || BPF_CORE_READ(task, exit_state) || !gadget_wanted(&wait.sample.header, 0, task))
 		return;
-	wait.is_new = describe(&wait.sample, ctx, task);
+	describe(&wait.sample, ctx, task, &wait.whose);
 	set_wait(&wait, task, wait.sample.header.time);
 	/* Not each return to a processor is told of: on 6.18 one in some hundred is not, where processors are busy. */
 	former = bpf_map_lookup_elem(&waits, &tid);

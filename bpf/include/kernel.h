@@ -62,6 +62,8 @@ struct nsproxy {
 struct css_set;
 
 struct mm_struct {
+	unsigned long end_data;
+	unsigned long start_stack;
 	unsigned long arg_start;
 	unsigned long arg_end;
 	unsigned long env_end;

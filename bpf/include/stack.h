@@ -11,14 +11,20 @@ const volatile bool gadget_wants_stacks = true; /* else there is no room for the
 
 #define STACK_FRAMES 127 /* the kernel gives out no more, unless it is told to */
 
+/* What a process is from one exec to the next. /proc/PID/stat has the same. */
+struct gadget_program {
+	__u64 pid;
+	__u64 started;	 /* when the process has, CLOCK_BOOTTIME, ns */
+	__u64 stack_end; /* left to chance with each exec */
+	__u64 data_end;	 /* where nothing is left to chance, programs differ in this */
+};
+
 struct gadget_stack {
 	__u64 number;
 	__u32 frame_count;
-	union {
-		__u32 is_named; /* of the kernel: its names have been given out */
-		__u32 pid;	/* of a program: whose it is */
-	};
-	__u64 frames[STACK_FRAMES]; /* innermost first */
+	__u32 is_named;		       /* of the kernel: its names have been given out */
+	struct gadget_program program; /* whose it is, if it is not the kernel's */
+	__u64 frames[STACK_FRAMES];    /* innermost first */
 };
 
 /* By a hash of their frames. */
@@ -41,15 +47,22 @@ struct {
 	__type(value, struct gadget_stack_buffer);
 } gadget_stack_buffers SEC(".maps");
 
-static __always_inline __u64 hash_of_frames(const struct gadget_stack *stack, __u32 seed)
+static __always_inline __u64 hash_with(__u64 hash, __u64 value)
 {
-	__u64 hash = (__u64)seed << 32 | stack->frame_count;
+	hash = (hash ^ value) * 0x9e3779b97f4a7c15;
+	return hash ^ hash >> 32;
+}
+
+/* Of the frames, whosever they are. */
+static __always_inline __u64 hash_of_stack(const struct gadget_stack *stack)
+{
+	const struct gadget_program *program = &stack->program;
+	__u64 hash = hash_with(hash_with(program->pid, program->started), program->stack_end + program->data_end);
 	__u32 i;
 
-	for (i = 0; i < STACK_FRAMES && i < stack->frame_count; i++) {
-		hash = (hash ^ stack->frames[i]) * 0x9e3779b97f4a7c15;
-		hash ^= hash >> 32;
-	}
+	hash = hash_with(hash, stack->frame_count);
+	for (i = 0; i < STACK_FRAMES && i < stack->frame_count; i++)
+		hash = hash_with(hash, stack->frames[i]);
 	return hash;
 }
 
@@ -68,7 +81,8 @@ static __always_inline gadget_kernel_stack kept_kernel_stack(struct gadget_stack
 	if (size <= 0)
 		return GADGET_STACK_NONE;
 	stack->frame_count = size / sizeof(stack->frames[0]);
-	hash = hash_of_frames(stack, 0);
+	__builtin_memset(&stack->program, 0, sizeof(stack->program));
+	hash = hash_of_stack(stack);
 	kept = bpf_map_lookup_elem(&gadget_stacks, &hash);
 	if (!kept) {
 		stack->number = stack_number((__u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32());

@@ -96,6 +96,7 @@ impl Key {
                 ("gadget_backlogs", slots::COUNT),
                 ("gadget_stacks", sizes::stacks(&self.constants)),
                 ("gadget_user_stacks", sizes::stacks(&self.constants)),
+                ("gadget_user_programs", sizes::stacks(&self.constants)),
                 ("waits", sizes::waits(&self.constants)),
                 ("waits_told", sizes::waits(&self.constants)),
                 ("calls_begun", sizes::calls_begun(&self.constants)),

@@ -22,7 +22,7 @@ const KEEPS_OWNERS: Release = Release(5, 15);
 /// Sockets whose owners are recorded elsewhere: some 100 bytes each.
 const SOCKET_OWNERS: u32 = 65536;
 
-/// Stacks of the kernel that a gadget has room for.
+/// Stacks that a gadget has room for.
 const STACKS: u32 = 4096;
 /// Threads in system calls, or that wait for something: up to 200 bytes each.
 const THREADS: u32 = 32 << 10;
@@ -68,7 +68,8 @@ pub(crate) fn socket_owners(hierarchy: KernelIds) -> u32 {
     if keeps { 1 } else { SOCKET_OWNERS }
 }
 
-/// Stacks of the kernel that an instance keeps, of about a kilobyte each: none if it has a parameter for them that is not set.
+/// Stacks of the kernel that an instance keeps, and those of programs, of about a kilobyte each, and programs that have such: none if it has a
+/// parameter for them that is not set.
 pub(crate) fn stacks(constants: &BTreeMap<&'static str, u64>) -> u32 {
     if constants.get("gadget_wants_stacks") == Some(&0) { 1 } else { STACKS }
 }

@@ -30,7 +30,7 @@ use crate::sums::Sums;
 
 /// How long records may gather in the ring while they keep coming.
 const NAP: Duration = Duration::from_millis(10);
-/// The same while there are stacks that are new: nobody waits for them, but processes that end take names with them.
+/// The same while stacks of programs come that had none: nobody waits for them, but processes that end take names with them.
 const LONG_NAP: Duration = Duration::from_millis(50);
 /// How often losses are read and heartbeats are sent; half as often where records are added up for a second.
 const TICK: Duration = Duration::from_millis(500);
@@ -162,7 +162,7 @@ impl Worker {
                 self.sample(false);
             } else if self.is_congested() || self.is_replaying() {
                 self.ring.pause(NAP);
-            } else if self.sums.is_some() && (self.stacks.are_new() || !self.held.is_empty()) {
+            } else if self.sums.is_some() && (self.stacks.are_first() || !self.held.is_empty()) {
                 self.ring.nap(LONG_NAP.min(due_in));
             } else if self.sums.is_none() && (drained.records > 0 || !self.held.is_empty()) {
                 self.ring.nap(NAP.min(due_in));

@@ -21,6 +21,7 @@ mod recordings;
 mod sharing;
 mod snapshots;
 mod sockets;
+mod speedscope;
 mod strace;
 mod symbols;
 mod tasks;

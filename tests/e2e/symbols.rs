@@ -1,12 +1,14 @@
 //! Who reads files of containers, and what these can do to it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use tests::scenarios::profile::runs_in;
+use serde_json::Value;
+use tests::scenarios::profile::{assert_share, runs_in, sum};
 use tests::{Client, Daemon, Folder, Pod, dist, loads_programs, shared_folder, wait_for};
 
-use crate::profiles::{frame, of_pod, run, samples};
+use crate::profiles::{frame, of_pod, profiled, run, samples};
 
 /// The process that reads files of containers has no rights, and little memory.
 #[test]
@@ -35,6 +37,27 @@ fn who_reads_files_can_do_nothing_else() {
     let most: Vec<&str> = data.split_whitespace().take(2).collect();
     assert_eq!(most, ["100663296"; 2], "96 MiB: {data}");
     drop(client.stop());
+}
+
+/// Stacks are named when there are some: by what their program was while it was there.
+#[test]
+fn programs_that_end_or_become_others() {
+    let _loads = loads_programs();
+    let (root, command) = profiled("rust");
+    let pod = Pod::new("brief", "brief");
+    let mut client = Client::start(&["profile", "-p", "brief", "--freq", "199"]);
+    // Each is gone before the second in which its stacks are named is over; half of them leave their process to another. With so many, one that
+    // nobody looked at in time makes no difference.
+    let script = format!("while :; do {0} 300 /bin/busybox true; {0} 300 /bin/busybox sleep 1; done", command[0]);
+    pod.run_from(&root, "app", &["/bin/busybox", "sh", "-c", &script]);
+    let is_hot = |line: &Value| line["comm"] == "hot";
+    let of_hot = |lines: &[Value]| sum(&lines.iter().filter(|line| is_hot(line)).collect::<Vec<_>>(), "samples");
+    client.read_until_seen("samples of several", |lines| of_hot(lines) >= 1000);
+    let seen = client.stop();
+    let events: Vec<&Value> = seen.events().into_iter().filter(|event| is_hot(event)).collect();
+    let processes: BTreeSet<u64> = events.iter().map(|event| event["pid"].as_u64().unwrap()).collect();
+    assert!(processes.len() >= 12, "{processes:?}");
+    assert_share(&events, |function| format!("hot::{function}"));
 }
 
 /// A section of an ELF file: where it begins.

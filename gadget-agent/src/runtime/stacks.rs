@@ -3,9 +3,10 @@
 //! Functions of the kernel are named by the kernel, at once. Those of programs are looked up by [`crate::symbols`]: until there is an answer a
 //! stack is open.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use gadgets::record::Header;
 use gadgets::schema::{Kind, Schema};
@@ -15,23 +16,28 @@ use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, Object};
 use super::load::{self, Plan};
 use super::refusal::Refusal;
 use super::sample;
-use crate::symbols::{Named, Symbols, Unnamed};
+use crate::symbols::{Named, ProgramId, Symbols, Unnamed};
 
 /// `GADGET_STACK_NONE` and `GADGET_STACK_UNKEPT` of `gadget.h`.
-const NO_STACKS: [u64; 2] = [0, u64::MAX];
+const NONE: u64 = 0;
+const UNKEPT: u64 = u64::MAX;
 /// `STACK_FRAMES` of `stack.h`.
 const FRAMES: usize = 127;
-/// Where `struct gadget_stack` has the number of frames; whether it is named, or whose it is; and the frames.
+/// Where `struct gadget_stack` has the number of frames; whether it is named; whose it is; and the frames.
 const COUNT: usize = 8;
-const WORD: usize = 12;
-const FRAMES_AT: usize = 16;
+const IS_NAMED: usize = 12;
+const PROGRAM: usize = 16;
+const FRAMES_AT: usize = 48;
 /// The maps.
 const KERNEL: &str = "gadget_stacks";
-const PROGRAMS: &str = "gadget_user_stacks";
+const USER: &str = "gadget_user_stacks";
+const USER_PROGRAMS: &str = "gadget_user_programs";
 /// Stacks that are known before the oldest are forgotten: no fewer than half of them.
 const KNOWN: usize = 16 << 10;
 /// Frames that are known by numbers, before they get other ones.
 const NUMBERED: usize = 32 << 10;
+/// How often room is made where there was none: all that is kept is looked at.
+const FULL: Duration = Duration::from_secs(1);
 /// What a function is called that the kernel does not know.
 const UNKNOWN: &str = "[unknown]";
 /// How the names of functions begin through which the kernel comes to a BPF program.
@@ -66,7 +72,7 @@ impl Stack {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Of {
     Kernel,
-    Programs,
+    User,
 }
 
 /// Stacks of the kernel, which are given out with their names.
@@ -78,10 +84,18 @@ struct Kernel {
 }
 
 /// Stacks of programs, which are looked up by their numbers.
-struct Programs {
-    map: MapHandle,
-    /// The numbers of those that were, and are still in the map.
-    told: Vec<[u8; 8]>,
+struct User {
+    stacks: MapHandle,
+    /// How many were since room was made.
+    told: usize,
+    /// When that was.
+    made_room: Instant,
+    /// There was none since then.
+    is_full: bool,
+    /// The programs that the kernel does not call for any more.
+    programs: MapHandle,
+    /// Those that have come since it was told to begin anew.
+    known: HashSet<ProgramId>,
 }
 
 /// The stacks of one gadget.
@@ -89,14 +103,14 @@ pub(crate) struct Stacks {
     /// Where records have their numbers: stream, and bytes from the record's start.
     places: Vec<(u16, usize, Of)>,
     kernel: Option<Kernel>,
-    programs: Option<Programs>,
+    user: Option<User>,
     /// `None` is open.
     known: HashMap<u64, Option<Arc<Stack>>>,
     /// What was known before that.
     former: HashMap<u64, Option<Arc<Stack>>>,
     open: usize,
-    /// Some have come since somebody asked.
-    are_new: bool,
+    /// Some were the first of their programs since somebody asked.
+    are_first: bool,
     frames: HashMap<StackFrame, Arc<FrameEntry>>,
     last_frame: u64,
     symbols: Option<Symbols>,
@@ -109,7 +123,7 @@ impl Stacks {
         let places = schema.streams.iter().flat_map(|stream| {
             let place = |field: &gadgets::schema::Field| match field.kind {
                 Kind::KernelStack => Some((stream.id, field.offset as usize, Of::Kernel)),
-                Kind::UserStack => Some((stream.id, field.offset as usize, Of::Programs)),
+                Kind::UserStack => Some((stream.id, field.offset as usize, Of::User)),
                 _ => None,
             };
             stream.fields.iter().filter_map(place)
@@ -117,11 +131,11 @@ impl Stacks {
         let mut stacks = Self {
             places: places.collect(),
             kernel: None,
-            programs: load::map(object, PROGRAMS).ok().map(|map| Programs { map, told: Vec::new() }),
+            user: User::of(object),
             known: HashMap::new(),
             former: HashMap::new(),
             open: 0,
-            are_new: false,
+            are_first: false,
             frames: HashMap::new(),
             last_frame: 0,
             symbols,
@@ -136,18 +150,22 @@ impl Stacks {
         stacks
     }
 
-    /// Takes in answers.
+    /// Takes in answers, and makes room for other stacks.
     pub(crate) fn collect(&mut self) {
         while let Ok(named) = self.answers.1.try_recv() {
             self.name(named);
         }
+        let Self { user: Some(user), known, former, .. } = self else { return };
+        user.make_room(|number| known.contains_key(&number) || former.contains_key(&number));
     }
 
     /// Asks for what has names only as long as its process is there, if nobody has yet.
     pub(crate) fn expect(&mut self, header: &Header, record: &[u8]) {
-        for (of, number) in self.numbers(header, record) {
-            if of == Of::Programs {
-                self.look(of, number);
+        for (of, number) in self.places_in(header, record).collect::<Vec<_>>() {
+            match (of, number) {
+                (Of::User, UNKEPT) => self.user.iter_mut().for_each(|user| user.is_full = true),
+                (Of::User, number) if number != NONE => _ = self.look(of, number),
+                _ => {}
             }
         }
     }
@@ -158,9 +176,9 @@ impl Stacks {
         numbers.into_iter().fold(true, |known, (of, number)| self.look(of, number).is_some() && known)
     }
 
-    /// Whether names of programs were asked for since the last call.
-    pub(crate) fn are_new(&mut self) -> bool {
-        std::mem::take(&mut self.are_new)
+    /// Whether programs have come since the last call that had no stacks before.
+    pub(crate) fn are_first(&mut self) -> bool {
+        std::mem::take(&mut self.are_first)
     }
 
     /// Whether some have no names yet.
@@ -183,10 +201,13 @@ impl Stacks {
     }
 
     fn numbers(&self, header: &Header, record: &[u8]) -> Vec<(Of, u64)> {
-        let in_stream = self.places.iter().filter(|(stream, ..)| *stream == header.stream);
-        let number =
-            |(_, at, of): &(u16, usize, Of)| Some((*of, u64::from_ne_bytes(*record.get(*at..)?.first_chunk()?)));
-        in_stream.filter_map(number).filter(|(_, number)| !NO_STACKS.contains(number)).collect()
+        self.places_in(header, record).filter(|(_, number)| ![NONE, UNKEPT].contains(number)).collect()
+    }
+
+    fn places_in<'a>(&'a self, header: &Header, record: &'a [u8]) -> impl Iterator<Item = (Of, u64)> + 'a {
+        let stream = header.stream;
+        let in_stream = self.places.iter().filter(move |(of, ..)| *of == stream);
+        in_stream.filter_map(|(_, at, of)| Some((*of, u64::from_ne_bytes(*record.get(*at..)?.first_chunk()?))))
     }
 
     /// A stack, if it is not open.
@@ -218,19 +239,20 @@ impl Stacks {
                 let stacks = self.kernel.as_mut().map(Kernel::learn).unwrap_or_default();
                 stacks.into_iter().for_each(|stack| self.remember(stack.number, Some(Arc::new(Stack::Kernel(stack)))));
             }
-            Of::Programs => {
-                let stack = self.programs.as_mut().and_then(|programs| programs.find(number));
-                stack.into_iter().for_each(|stack| self.ask(stack));
+            Of::User => {
+                let Some(user) = &mut self.user else { return };
+                let Some(stack) = user.find(number) else { return };
+                self.are_first |= user.is_first(stack.program);
+                self.ask(stack);
             }
         }
     }
 
     fn ask(&mut self, stack: Addresses) {
-        let Addresses { number, pid, addresses } = stack;
+        let Addresses { number, program, addresses } = stack;
         self.remember(number, None);
         self.open += 1;
-        self.are_new = true;
-        let question = Unnamed { number, pid, addresses, answer: self.answers.0.clone() };
+        let question = Unnamed { number, program, addresses, answer: self.answers.0.clone() };
         if !self.symbols.as_ref().is_some_and(|symbols| symbols.ask(question)) {
             self.name(Named::nothing(number, BUSY));
         }
@@ -268,7 +290,7 @@ impl Stacks {
 fn unknown(of: Of, number: u64) -> Stack {
     match of {
         Of::Kernel => Stack::Kernel(StackEntry { number, frames: Vec::new() }),
-        Of::Programs => Stack::User(UserStackEntry { number, ..UserStackEntry::default() }, Vec::new()),
+        Of::User => Stack::User(UserStackEntry { number, ..UserStackEntry::default() }, Vec::new()),
     }
 }
 
@@ -305,7 +327,7 @@ impl Kernel {
     fn make_room(&mut self) {
         let is_named = |key: &Vec<u8>| {
             let value = self.map.lookup(key, MapFlags::ANY).ok().flatten();
-            value.and_then(|value| Some(u32::from_ne_bytes(*value.get(WORD..)?.first_chunk()?))) == Some(1)
+            value.and_then(|value| Some(u32::from_ne_bytes(*value.get(IS_NAMED..)?.first_chunk()?))) == Some(1)
         };
         let named: Vec<Vec<u8>> = self.map.keys().filter(is_named).collect();
         // Nobody else takes any out.
@@ -314,16 +336,48 @@ impl Kernel {
     }
 }
 
-impl Programs {
+impl User {
+    /// Those of a gadget that was loaded, if it has any.
+    fn of(object: &Object) -> Option<Self> {
+        let [stacks, programs] = [USER, USER_PROGRAMS].map(|name| load::map(object, name).ok());
+        Some(Self {
+            stacks: stacks?,
+            told: 0,
+            made_room: Instant::now(),
+            is_full: false,
+            programs: programs?,
+            known: HashSet::new(),
+        })
+    }
+
     fn find(&mut self, number: u64) -> Option<Addresses> {
         let key = number.to_ne_bytes();
-        let found = self.map.lookup(&key, MapFlags::ANY).ok().flatten()?;
-        self.told.push(key);
-        if self.told.len() >= self.map.max_entries() as usize / 2 {
-            // One that is there already was looked up in between.
-            self.told.drain(..).for_each(|key| _ = self.map.delete(&key));
-        }
+        let found = self.stacks.lookup(&key, MapFlags::ANY).ok().flatten()?;
+        self.told += 1;
         Addresses::parse(&found)
+    }
+
+    /// Takes away those that are known, if there may be too little room: also those that have come again since they were taken away before.
+    fn make_room(&mut self, is_known: impl Fn(u64) -> bool) {
+        let is_full = self.is_full && self.made_room.elapsed() >= FULL;
+        if !is_full && self.told < self.stacks.max_entries() as usize / 2 {
+            return;
+        }
+        let number = |key: &Vec<u8>| key.first_chunk().map(|key| u64::from_ne_bytes(*key));
+        let known: Vec<_> = self.stacks.keys().filter(|key| number(key).is_some_and(&is_known)).collect();
+        known.iter().for_each(|key| _ = self.stacks.delete(key));
+        (self.told, self.made_room, self.is_full) = (0, Instant::now(), false);
+    }
+
+    /// Whether a program had no stacks before, as far as that is known.
+    fn is_first(&mut self, program: ProgramId) -> bool {
+        if self.known.len() >= self.programs.max_entries() as usize / 2 {
+            // Also those whose stacks were lost.
+            let called: Vec<Vec<u8>> = self.programs.keys().collect();
+            called.iter().for_each(|key| _ = self.programs.delete(key));
+            self.known.clear();
+        }
+        self.known.insert(program)
     }
 }
 
@@ -331,17 +385,20 @@ impl Programs {
 #[derive(Debug, PartialEq, Eq)]
 struct Addresses {
     number: u64,
-    pid: u32,
+    program: ProgramId,
     addresses: Vec<u64>,
 }
 
 impl Addresses {
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let word = |at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
-        let (count, pid) = (word(COUNT)? as usize, word(WORD)?);
-        let frames = bytes.get(FRAMES_AT..)?.chunks_exact(8).take(count);
-        let addresses = frames.filter_map(|bytes| Some(u64::from_ne_bytes(*bytes.first_chunk()?))).collect();
-        Some(Self { number: u64::from_ne_bytes(*bytes.first_chunk()?), pid, addresses })
+        let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        let count = u32::from_ne_bytes(*bytes.get(COUNT..)?.first_chunk()?) as usize;
+        let mut of_program = bytes.get(PROGRAM..FRAMES_AT)?.chunks_exact(8).map(number);
+        let pid = u32::try_from(of_program.next()?).ok()?;
+        let [started, stack_end, data_end] = [of_program.next()?, of_program.next()?, of_program.next()?];
+        let program = ProgramId { pid, started, stack_end, data_end };
+        let addresses = bytes.get(FRAMES_AT..)?.chunks_exact(8).take(count).map(number).collect();
+        Some(Self { number: number(bytes), program, addresses })
     }
 }
 
@@ -400,9 +457,16 @@ mod tests {
 
     #[test]
     fn addresses_are_read_as_the_kernel_keeps_them() {
-        let mut bytes = [&7u64.to_ne_bytes()[..], &2u32.to_ne_bytes(), &9u32.to_ne_bytes()].concat();
-        bytes.extend((1..=FRAMES as u64).flat_map(u64::to_ne_bytes));
-        assert_eq!(Addresses::parse(&bytes), Some(Addresses { number: 7, pid: 9, addresses: vec![1, 2] }));
+        let mut bytes = [&7u64.to_ne_bytes()[..], &2u32.to_ne_bytes(), &0u32.to_ne_bytes()].concat();
+        bytes.extend([9, 10, 11, 12].into_iter().chain(1..=FRAMES as u64).flat_map(u64::to_ne_bytes));
+        assert_eq!(
+            Addresses::parse(&bytes),
+            Some(Addresses {
+                number: 7,
+                program: ProgramId { pid: 9, started: 10, stack_end: 11, data_end: 12 },
+                addresses: vec![1, 2]
+            })
+        );
         assert_eq!(Addresses::parse(&bytes[..12]), None);
     }
 }

@@ -3,7 +3,7 @@
 //! Which file of a process an address lies in the agent looks up itself. What the file says is read by a process of its own, without rights
 //! and with little memory: anybody can have made the file.
 //!
-//! - [`process`]: what is mapped where in a process, and the root that its paths begin at
+//! - [`process`]: what is mapped where in a process, and the root that its paths begin at; [`programs`]: those that were looked at
 //! - [`beginning`]: where stacks end
 //! - [`lookup`]: what the reader is asked about a process, and what is made of it; [`harm`]: what it is not asked any more
 //! - [`child`]: the reader, as the agent sees it; [`reader`]: what it does itself; [`message`]: what they say to each other
@@ -16,18 +16,20 @@ mod harm;
 mod lookup;
 mod message;
 mod process;
+mod programs;
 pub(crate) mod reader;
 
 use std::collections::BTreeMap;
 use std::iter;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gadgets::wire::StackFrame;
 
 use crate::error::AgentError;
 use lookup::Lookup;
 use process::Process;
+use programs::Programs;
 
 /// Stacks that may wait for their names.
 const WAITING: usize = 4096;
@@ -36,11 +38,20 @@ const TOGETHER: usize = 256;
 /// The reader ends, and what did it harm is forgotten, if there is nothing to read for so long.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// What a process is from one exec to the next: `struct gadget_program` of `stack.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ProgramId {
+    pub(crate) pid: u32,
+    /// When the process has, CLOCK_BOOTTIME, ns.
+    pub(crate) started: u64,
+    pub(crate) stack_end: u64,
+    pub(crate) data_end: u64,
+}
+
 /// A stack whose frames have no names yet.
 pub(crate) struct Unnamed {
     pub(crate) number: u64,
-    /// Whose it is.
-    pub(crate) pid: u32,
+    pub(crate) program: ProgramId,
     /// Innermost first.
     pub(crate) addresses: Vec<u64>,
     /// Who wants to know.
@@ -90,38 +101,46 @@ impl Symbols {
 
 /// Names what comes, until nobody can ask any more.
 fn run(inbox: &Receiver<Unnamed>) {
-    let mut lookup = Lookup::default();
+    let (mut lookup, mut programs) = (Lookup::default(), Programs::default());
+    let mut asked = Instant::now();
     loop {
-        match inbox.recv_timeout(IDLE) {
+        match inbox.recv_timeout(if programs.is_empty() { IDLE } else { programs::KEPT }) {
             Ok(first) => {
-                let mut by_process: BTreeMap<u32, Vec<Unnamed>> = BTreeMap::new();
+                asked = Instant::now();
+                let mut by_program: BTreeMap<ProgramId, Vec<Unnamed>> = BTreeMap::new();
                 for stack in iter::once(first).chain(inbox.try_iter()).take(TOGETHER) {
-                    by_process.entry(stack.pid).or_default().push(stack);
+                    by_program.entry(stack.program).or_default().push(stack);
                 }
                 // All are looked at before the first file is read: they may end meanwhile.
-                let processes: Vec<_> =
-                    by_process.into_iter().map(|(pid, stacks)| (Process::look_at(pid), stacks)).collect();
-                processes.into_iter().for_each(|(process, stacks)| answer(&mut lookup, process, &stacks));
+                by_program.keys().for_each(|program| programs.look_at(*program));
+                // Those that are asked about in what still waits were looked at a while ago.
+                if by_program.values().map(Vec::len).sum::<usize>() < TOGETHER {
+                    programs.forget_ended();
+                }
+                for (program, stacks) in by_program {
+                    answer(&mut lookup, programs.get(program), &stacks);
+                }
             }
-            Err(RecvTimeoutError::Timeout) => lookup = Lookup::default(),
+            Err(RecvTimeoutError::Timeout) if asked.elapsed() < IDLE => programs.forget_ended(),
+            Err(RecvTimeoutError::Timeout) => (lookup, programs) = (Lookup::default(), Programs::default()),
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
 
-/// Names stacks of one process.
-fn answer(lookup: &mut Lookup, process: Result<Process, String>, stacks: &[Unnamed]) {
+/// Names stacks of one program.
+fn answer(lookup: &mut Lookup, process: Result<&Process, &str>, stacks: &[Unnamed]) {
     let named: Vec<Named> = match process {
         Ok(process) => {
             let addresses: Vec<&[u64]> = stacks.iter().map(|stack| stack.addresses.as_slice()).collect();
-            let found = lookup.names(&process, &addresses);
+            let found = lookup.names(process, &addresses);
             let named = |(stack, (mut frames, problem)): (&Unnamed, (Vec<StackFrame>, Option<&str>))| {
                 let short = beginning::cut(&mut frames);
                 Named { number: stack.number, frames, short, problem: problem.map(str::to_owned) }
             };
             stacks.iter().zip(found).map(named).collect()
         }
-        Err(problem) => stacks.iter().map(|stack| Named::nothing(stack.number, problem.clone())).collect(),
+        Err(problem) => stacks.iter().map(|stack| Named::nothing(stack.number, problem)).collect(),
     };
     // Whoever has asked may have ended.
     stacks.iter().zip(named).for_each(|(stack, named)| _ = stack.answer.send(named));

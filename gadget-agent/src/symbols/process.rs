@@ -1,26 +1,33 @@
 //! A process whose stacks are named: what is mapped where, and the root that its paths begin at.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use gadgets::wire::StackFrame;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
 
+use super::ProgramId;
 use super::message::Source;
 
-/// Bytes of a process's list of mappings that are read: some 100 each.
-const MAPS: u64 = 16 << 20;
+/// Bytes of what /proc says that are read: a mapping takes some 100.
+const MOST: u64 = 16 << 20;
 const FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 /// Folders above a process's root that are gone through to find where its mounts begin.
 const DEEPEST: usize = 256;
 const GONE: &str = "the process had ended before its functions were looked up";
+const REPLACED: &str = "the process had become another program before its functions were looked up";
+/// What /proc counts in: a hundredth of a second on all processors that we build for.
+const CLOCK_TICK_NS: u64 = 10_000_000;
 
 /// A folder, as the kernel tells it from others: device and inode.
 pub(super) type RootId = (u64, u64);
 
 pub(super) struct Process {
+    /// Its folder in /proc: that of no other process, even if its id is another's by now.
+    folder: OwnedFd,
     /// Where its own paths begin.
     root: OwnedFd,
     /// Where the paths of what it has mapped begin: that of its mount namespace.
@@ -57,24 +64,45 @@ pub(super) struct Spot {
 
 impl Process {
     /// Looks at one, or says why that cannot be done.
-    pub(super) fn look_at(pid: u32) -> Result<Self, String> {
+    pub(super) fn look_at(program: ProgramId) -> Result<Self, String> {
+        Self::look(folder(format!("/proc/{}", program.pid)).map_err(|_| GONE)?, program)
+    }
+
+    /// Looks at it once more, if it is still that program.
+    pub(super) fn look_again(&self, program: ProgramId) -> Option<Self> {
+        Self::look(self.folder.try_clone().ok()?, program).ok()
+    }
+
+    /// Whether it is not there any more.
+    pub(super) fn has_ended(&self) -> bool {
+        openat(&self.folder, "root", FOLDER, Mode::empty()).is_err()
+    }
+
+    /// Bytes that it takes, but for some.
+    pub(super) fn size(&self) -> usize {
+        self.mappings.iter().map(|mapping| size_of::<Mapping>() + mapping.device.len() + mapping.name.len()).sum()
+    }
+
+    fn look(process: OwnedFd, program: ProgramId) -> Result<Self, String> {
         let gone = |_| GONE.to_owned();
-        let mut maps = Vec::new();
-        File::open(format!("/proc/{pid}/maps"))
-            .and_then(|file| file.take(MAPS).read_to_end(&mut maps))
-            .map_err(gone)?;
-        let mappings: Vec<_> = String::from_utf8_lossy(&maps).lines().filter_map(Mapping::parse).collect();
+        let maps = read(&process, "maps").map_err(gone)?;
+        let mappings: Vec<_> = maps.lines().filter_map(Mapping::parse).collect();
         // One that is ending has none any more.
         if mappings.is_empty() {
             return Err(GONE.to_owned());
         }
         let refused = |error| format!("the agent may not look at the process's files: {error}");
-        let root = folder(&format!("/proc/{pid}/root")).map_err(refused)?;
+        let root = openat(&process, "root", FOLDER, Mode::empty()).map_err(|error| refused(error.into()))?;
         let files = top(&root).map_err(refused)?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(gone)?;
+        let status = read(&process, "status").map_err(gone)?;
         let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        let own_pid = ids.and_then(|ids| ids.split_whitespace().last()?.parse().ok()).unwrap_or(pid);
-        Ok(Self { root, files, own_pid, mappings })
+        let own_pid = ids.and_then(|ids| ids.split_whitespace().last()?.parse().ok()).ok_or(GONE)?;
+        // Last: what it is now it has been all the time, since it was already when its stack was taken.
+        match identity_in(&read(&process, "stat").map_err(gone)?) {
+            Some(now) if now == of_clock_ticks(program) => Ok(Self { folder: process, root, files, own_pid, mappings }),
+            Some(_) => Err(REPLACED.to_owned()),
+            None => Err(GONE.to_owned()),
+        }
     }
 
     /// Where the paths of a source begin.
@@ -109,8 +137,29 @@ impl Process {
     }
 }
 
-fn folder(path: &str) -> io::Result<OwnedFd> {
-    Ok(open(path, FOLDER, Mode::empty())?)
+fn folder(path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+    Ok(open(path.as_ref(), FOLDER, Mode::empty())?)
+}
+
+/// What a file of a process says.
+fn read(process: &OwnedFd, file: &str) -> io::Result<String> {
+    let file = File::from(openat(process, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?);
+    let mut text = Vec::new();
+    file.take(MOST).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Which program `/proc/PID/stat` is about: start in ticks, where the stack ends, where data end (proc_pid_stat(5): fields 22, 28 and 46).
+fn identity_in(stat: &str) -> Option<[u64; 3]> {
+    // The name before them may have anything in it.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3)?.parse().ok();
+    Some([field(22)?, field(28)?, field(46)?])
+}
+
+/// Which program the kernel means, as `/proc/PID/stat` has it.
+fn of_clock_ticks(program: ProgramId) -> [u64; 3] {
+    [program.started / CLOCK_TICK_NS, program.stack_end, program.data_end]
 }
 
 fn identity(folder: impl AsFd) -> io::Result<RootId> {
@@ -184,8 +233,8 @@ mod tests {
         7ffc00000000-7ffc00001000 r-xp 00000000 00:00 0                          [vdso]\n";
 
     fn process() -> Process {
-        let [root, files] = [folder("/").expect("a root"), folder("/").expect("a root")];
-        Process { root, files, own_pid: 5, mappings: MAPS.lines().filter_map(Mapping::parse).collect() }
+        let [folder, root, files] = ["/proc/self", "/", "/"].map(|path| folder(path).expect("a folder"));
+        Process { folder, root, files, own_pid: 5, mappings: MAPS.lines().filter_map(Mapping::parse).collect() }
     }
 
     #[test]
@@ -203,6 +252,15 @@ mod tests {
         // What cannot be executed is no code.
         assert_eq!(process.spot(0x55d0_c000_0010), Spot::default());
         assert_eq!(process.spot(1), Spot::default());
+    }
+
+    #[test]
+    fn programs_are_told_apart_as_the_kernel_does() {
+        let stat = "7 (a) R 1) S 1 7 7 0 -1 4194304 1 0 0 0 5 6 0 0 20 0 1 0 8128 1 2 3 94 95 140 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 96 97 98";
+        assert_eq!(identity_in(stat), Some([8128, 140, 97]));
+        assert_eq!(identity_in("7 (a) S 1"), None);
+        let program = ProgramId { pid: 7, started: 81_289_999_999, stack_end: 140, data_end: 97 };
+        assert_eq!(of_clock_ticks(program), [8128, 140, 97]);
     }
 
     #[test]

@@ -1,0 +1,48 @@
+//! A profile in Speedscope, which is not ours.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tests::{Browser, Folder, loads_programs};
+
+use crate::profiles::{run, written};
+
+/// What a command prints.
+fn said(mut command: Command) -> String {
+    let output = command.stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+/// The percentage of a function in a page with the table of them all: in column 0 in all, in column 1 by itself. A row is "TIME (PERCENT%)" twice,
+/// and the name.
+fn percentage(page: &str, function: &str, column: usize) -> f64 {
+    let texts = page.split('>').filter_map(|text| text.split('<').next()).filter(|text| !text.trim().is_empty());
+    let texts: Vec<&str> = texts.collect();
+    let row = texts.windows(3).find(|row| row[2] == function).unwrap_or_else(|| panic!("no {function} in {texts:?}"));
+    // Also as in "&gt;99%".
+    let percentage = row[column].split(['(', ';', '%']).nth_back(1).and_then(|number| number.parse().ok());
+    percentage.unwrap_or_else(|| panic!("{row:?}"))
+}
+
+#[test]
+fn opens_a_profile() {
+    let _loads = loads_programs();
+    let _pod = run("viewed", "rust");
+    let folder = Folder::new("viewed");
+    written(&folder, "profile.pb.gz", 8, &["-n", "viewed", "-o", "pprof"]);
+
+    // What its own command does before it opens the user's browser.
+    let mut encode = Command::new("base64");
+    encode.args(["--wrap", "0", &folder.path("profile.pb.gz")]);
+    let script = format!("speedscope.loadFileFromBase64('profile.pb.gz', '{}')", said(encode));
+    fs::write(folder.path("profile.js"), script).unwrap();
+    let fetch = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("support/speedscope"));
+    let url = format!("file://{}#view=sandwich&localProfilePath={}", said(fetch), folder.path("profile.js"));
+    let page = Browser::new("viewed").page(&url);
+
+    let heavy = percentage(&page, "hot::heavy", 0);
+    assert!((heavy - 75.0).abs() < 10.0, "{heavy}%");
+    assert!(percentage(&page, "hot::main", 0) > 90.0 && percentage(&page, "hot::spin", 1) > 90.0);
+}
