@@ -1,13 +1,12 @@
 //! The names of a process's functions: what the reader is asked, and what is made of its answers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 
 use gadgets::wire::StackFrame;
 
 use super::child::Child;
 use super::harm::{Harm, Harmful};
-use super::message::{Answer, Question, Silence, Source};
+use super::message::{Question, Silence, Source};
 use super::process::{Process, Spot};
 
 /// Addresses in a file that the reader is asked about at once: it answers in time.
@@ -20,6 +19,7 @@ const REPLACED: &str = "a file that they run was removed or replaced since they 
 const UNREADABLE: &str = "a file that they run cannot be read as a program";
 const DEAR: &str = "a file that they run takes too much memory or time to read";
 const MADE: &str = "they run code that was made meanwhile, which no /tmp/perf-PID.map names";
+const UNREAD: &str = "the agent could not start the process that reads files";
 const NOWHERE: &str = "they ran code that is not there any more";
 
 /// What is known of files, and who reads them: started when it is needed. Dropping it ends that.
@@ -84,7 +84,7 @@ impl Lookup {
                 continue;
             }
             question.lines = lines;
-            match self.ask_once(process, &question) {
+            match self.reader()?.ask(process.root_of(&question.source), &question) {
                 Ok(Ok(frames)) => return Ok(frames),
                 Ok(Err(silence)) => {
                     tracing::debug!("{}: {silence:?}", question.source);
@@ -103,12 +103,15 @@ impl Lookup {
         Err(DEAR)
     }
 
-    fn ask_once(&mut self, process: &Process, question: &Question) -> io::Result<Answer> {
-        let reader = match &mut self.reader {
-            Some(reader) => reader,
-            none => none.insert(Child::start()?),
-        };
-        reader.ask(process.root_of(&question.source), question)
+    fn reader(&mut self) -> Result<&mut Child, &'static str> {
+        match &mut self.reader {
+            Some(reader) => Ok(reader),
+            none => {
+                let started = Child::start()
+                    .inspect_err(|error| tracing::warn!("the reader of symbols cannot be started: {error}"));
+                Ok(none.insert(started.map_err(|_| UNREAD)?))
+            }
+        }
     }
 }
 

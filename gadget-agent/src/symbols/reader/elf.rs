@@ -199,11 +199,16 @@ mod tests {
         root.run("objcopy", &["--strip-all", "--add-gnu-debuglink=hot.debug", "whole", "stripped"], &[]);
     }
 
-    /// What is called what at the beginning of `run`.
+    /// What is at the beginning of `run`.
     fn name_of_run(root: &Root, file: &str) -> Option<StackFrame> {
+        name_at(root, "run", file)
+    }
+
+    /// What is called what at the beginning of what has this symbol in `whole`.
+    fn name_at(root: &Root, symbol: &str, file: &str) -> Option<StackFrame> {
         let whole = fs::read(root.0.join("whole")).expect("a program");
         let parsed = object::File::parse(&*whole).expect("a program");
-        let run = object::ObjectSymbol::address(&parsed.symbol_by_name("run").expect("a symbol"));
+        let run = object::ObjectSymbol::address(&parsed.symbol_by_name(symbol).expect("a symbol"));
         let segment =
             parsed.segments().find(|segment| (segment.address()..segment.address() + segment.size()).contains(&run));
         let segment = segment.expect("it is loaded");
@@ -226,6 +231,26 @@ mod tests {
         *last ^= 1;
         fs::write(&debug, bytes).expect("it is written");
         assert_eq!(name_of_run(&root, "stripped"), None);
+    }
+
+    #[test]
+    fn functions_are_called_as_in_their_source() {
+        let root = Root::new("names");
+        let names = [
+            ("_RNvCs15kBYyAo9fc_3hot5heavy", "hot::heavy"),
+            // The older way of Rust.
+            ("_ZN3hot5light17h0123456789abcdefE", "hot::light"),
+            ("_ZN3hot4spinEij", "hot::spin(int, unsigned int)"),
+        ];
+        let functions = names.map(|(symbol, _)| format!("int {symbol}(int n) {{ return n * 3; }}\n")).concat();
+        for lines in ["-g", "-g0"] {
+            let source = [functions.as_bytes(), SOURCE].concat();
+            root.run("cc", &[lines, "-O0", "-x", "c", "-o", "whole", "-"], &source);
+            for (symbol, name) in names {
+                let frame = name_at(&root, symbol, "whole").expect(symbol);
+                assert_eq!(frame.function.as_deref(), Some(name), "{lines}");
+            }
+        }
     }
 
     /// The bytes of the stripped one.
