@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 use tests::scenarios::profile::{assert_share, runs_in, sum};
-use tests::{Client, Folder, Pod, Seen, client_command, client_output, dist, loads_programs};
+use tests::{Client, Folder, Pod, Seen, client_command, client_output, dist, loads_programs, script_output};
 
 use crate::cgroups::Cgroups;
 
@@ -17,10 +17,7 @@ const SAMPLES: u64 = 300;
 
 /// A program of `tests/profiled`: where its root file system is, and the command that runs it there.
 pub(crate) fn profiled(name: &str) -> (PathBuf, Vec<String>) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiled/build");
-    let output = Command::new(script).arg(name).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "cannot build {name}: {}", output.status);
-    let said = String::from_utf8(output.stdout).unwrap();
+    let said = script_output("profiled/build", &[name]);
     let mut words = said.split_whitespace().skip(1).map(str::to_owned);
     (words.next().unwrap().into(), words.collect())
 }

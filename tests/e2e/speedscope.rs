@@ -1,19 +1,8 @@
 //! A profile in Speedscope, which is not ours.
 
-use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
-
-use tests::{Browser, Folder, loads_programs};
+use tests::{Browser, Folder, loads_programs, script_output};
 
 use crate::profiles::{run, written};
-
-/// What a command prints.
-fn said(mut command: Command) -> String {
-    let output = command.stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", output.status);
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-}
 
 /// The percentage of a function in a page with the table of them all: in column 0 in all, in column 1 by itself. A row is "TIME (PERCENT%)" twice,
 /// and the name.
@@ -34,14 +23,8 @@ fn opens_a_profile() {
     // The program's functions alone: of many the page has those that there is room for.
     written(&folder, "profile.pb.gz", 8, &["-n", "viewed", "--user", "-o", "pprof"]);
 
-    // What its own command does before it opens the user's browser.
-    let mut encode = Command::new("base64");
-    encode.args(["--wrap", "0", &folder.path("profile.pb.gz")]);
-    let script = format!("speedscope.loadFileFromBase64('profile.pb.gz', '{}')", said(encode));
-    fs::write(folder.path("profile.js"), script).unwrap();
-    let fetch = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("support/speedscope"));
-    let url = format!("file://{}#view=sandwich&localProfilePath={}", said(fetch), folder.path("profile.js"));
-    let page = Browser::new("viewed").page(&url);
+    let url = script_output("support/speedscope", &[&folder.path("profile.pb.gz")]);
+    let page = Browser::new("viewed").page(url.trim_end());
 
     let heavy = percentage(&page, "hot::heavy", 0);
     assert!((heavy - 75.0).abs() < 10.0, "{heavy}%");

@@ -13,10 +13,10 @@ mod table;
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use guest::{Kernel, Run};
+use tests::script_output;
 
 /// Guests that run at the same time; each has two processors, which this host emulates.
 const AT_ONCE: usize = 2;
@@ -56,13 +56,9 @@ fn every_gadget_on_every_kernel() {
 
 /// The kernels, from Debian or from the cache.
 fn fetch() -> Vec<Kernel> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/fetch");
-    let output = Command::new(script).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "cannot fetch kernels: {}", output.status);
-    let lines = String::from_utf8(output.stdout).unwrap();
     let kernel = |line: &str| {
         let [name, image, modules] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
         Kernel { name: name.to_owned(), image: image.into(), modules: modules.into() }
     };
-    lines.lines().map(kernel).collect()
+    script_output("kernels/fetch", &[]).lines().map(kernel).collect()
 }

@@ -21,7 +21,7 @@ mod terminal;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use gadgets::decoder::Decoder;
@@ -48,6 +48,14 @@ pub fn dist(name: &str) -> PathBuf {
     let path = folder.join(name);
     assert!(path.is_file(), "{} is missing: run the tests with make test", path.display());
     path.canonicalize().unwrap()
+}
+
+/// What a script of `tests/` prints, which makes or fetches what is not there yet, and says so.
+pub fn script_output(script: &str, args: &[&str]) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let output = Command::new(path).args(args).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{script} {args:?}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Kills what a test started, should it fail on the way.

@@ -1,7 +1,9 @@
 //! Programs of other Debians than this host's: each in a root of its own, with the loader and the libraries that it was built for.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::script_output;
 
 /// A package and all that it needs, in the cache.
 pub struct Package {
@@ -13,10 +15,7 @@ pub struct Package {
 impl Package {
     /// Fetches it with `tests/support/package`, unless it is there.
     pub fn fetch(suite: &str, name: &str) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/package");
-        let output = Command::new(script).args([suite, name]).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "cannot fetch {name} of {suite}: {}", output.status);
-        let said = String::from_utf8(output.stdout).unwrap();
+        let said = script_output("support/package", &[suite, name]);
         let (version, root) = said.trim_end().split_once(' ').unwrap();
         Self { version: version.to_owned(), root: root.into() }
     }

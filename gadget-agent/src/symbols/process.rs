@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use gadgets::wire::StackFrame;
 use nix::fcntl::{OFlag, open, openat};
@@ -20,7 +19,7 @@ const DEEPEST: usize = 256;
 const GONE: &str = "the process had ended before its functions were looked up";
 const REPLACED: &str = "the process had become another program before its functions were looked up";
 /// What /proc counts in: a hundredth of a second on all processors that we build for.
-const CLOCK_TICK_NS: u64 = 10_000_000;
+pub(super) const CLOCK_TICK_NS: u64 = 10_000_000;
 
 /// A folder, as the kernel tells it from others: device and inode.
 pub(super) type RootId = (u64, u64);
@@ -65,12 +64,16 @@ pub(super) struct Spot {
 impl Process {
     /// Looks at one, or says why that cannot be done.
     pub(super) fn look_at(program: ProgramId) -> Result<Self, String> {
-        Self::look(folder(format!("/proc/{}", program.pid)).map_err(|_| GONE)?, program)
+        let process = folder(&format!("/proc/{}", program.pid)).map_err(|_| GONE)?;
+        let status = read(&process, "status").map_err(|_| GONE)?;
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let own_pid = ids.and_then(|ids| ids.split_whitespace().last()?.parse().ok()).ok_or(GONE)?;
+        Self::look(process, own_pid, program)
     }
 
     /// Looks at it once more, if it is still that program.
     pub(super) fn look_again(&self, program: ProgramId) -> Option<Self> {
-        Self::look(self.folder.try_clone().ok()?, program).ok()
+        Self::look(self.folder.try_clone().ok()?, self.own_pid, program).ok()
     }
 
     /// Whether it is not there any more.
@@ -83,7 +86,7 @@ impl Process {
         self.mappings.iter().map(|mapping| size_of::<Mapping>() + mapping.device.len() + mapping.name.len()).sum()
     }
 
-    fn look(process: OwnedFd, program: ProgramId) -> Result<Self, String> {
+    fn look(process: OwnedFd, own_pid: u32, program: ProgramId) -> Result<Self, String> {
         let gone = |_| GONE.to_owned();
         let maps = read(&process, "maps").map_err(gone)?;
         let mappings: Vec<_> = maps.lines().filter_map(Mapping::parse).collect();
@@ -94,9 +97,6 @@ impl Process {
         let refused = |error| format!("the agent may not look at the process's files: {error}");
         let root = openat(&process, "root", FOLDER, Mode::empty()).map_err(|error| refused(error.into()))?;
         let files = top(&root).map_err(refused)?;
-        let status = read(&process, "status").map_err(gone)?;
-        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        let own_pid = ids.and_then(|ids| ids.split_whitespace().last()?.parse().ok()).ok_or(GONE)?;
         // Last: what it is now it has been all the time, since it was already when its stack was taken.
         match identity_in(&read(&process, "stat").map_err(gone)?) {
             Some(now) if now == of_clock_ticks(program) => Ok(Self { folder: process, root, files, own_pid, mappings }),
@@ -137,8 +137,8 @@ impl Process {
     }
 }
 
-fn folder(path: impl AsRef<Path>) -> io::Result<OwnedFd> {
-    Ok(open(path.as_ref(), FOLDER, Mode::empty())?)
+fn folder(path: &str) -> io::Result<OwnedFd> {
+    Ok(open(path, FOLDER, Mode::empty())?)
 }
 
 /// What a file of a process says.
@@ -150,7 +150,7 @@ fn read(process: &OwnedFd, file: &str) -> io::Result<String> {
 }
 
 /// Which program `/proc/PID/stat` is about: start in ticks, where the stack ends, where data end (proc_pid_stat(5): fields 22, 28 and 46).
-fn identity_in(stat: &str) -> Option<[u64; 3]> {
+pub(super) fn identity_in(stat: &str) -> Option<[u64; 3]> {
     // The name before them may have anything in it.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse().ok();

@@ -90,6 +90,7 @@ mod tests {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
 
+    use super::super::process::{CLOCK_TICK_NS, identity_in};
     use super::*;
 
     /// Where the code of a process's program is, and its file, once it is another than that.
@@ -110,9 +111,8 @@ mod tests {
     /// The program that a process is now.
     fn program(pid: u32) -> ProgramId {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-        let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
-        let [ticks, stack_end, data_end] = [19, 25, 43].map(|at| fields[at].parse::<u64>().expect("a number"));
-        ProgramId { pid, started: ticks * 10_000_000, stack_end, data_end }
+        let [ticks, stack_end, data_end] = identity_in(&stat).expect("its numbers");
+        ProgramId { pid, started: ticks * CLOCK_TICK_NS, stack_end, data_end }
     }
 
     /// The file that has the code at an address.
