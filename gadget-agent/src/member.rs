@@ -297,7 +297,6 @@ impl Member {
 
     /// Tells the rest, and the sums.
     pub(crate) fn conclude(&mut self, tracker: &Tracker) {
-        self.flush();
         self.report(tracker, None);
         self.outbox.put(&Frame::Trailer(Trailer { records: self.sent, lost: self.lost, gaps: self.gaps }));
         self.outbox.close();
@@ -316,6 +315,8 @@ impl Member {
 
     /// Tells of losses, and of being alive if `complete_to` is given.
     pub(crate) fn report(&mut self, tracker: &Tracker, complete_to: Option<u64>) {
+        // First what this is said of.
+        self.flush();
         // It is for whoever goes on from here to tell.
         if self.broken.is_some() {
             return;

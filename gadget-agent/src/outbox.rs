@@ -5,7 +5,7 @@
 //! ([`gadgets::wire::Heartbeat::allowed`]), and gets no more. What explains the stream (hello, loss, trailer) is small and always let in.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,12 @@ use crate::sync::lock;
 /// The queue between those who produce frames and the thread that writes them.
 pub(crate) struct Outbox {
     state: Mutex<State>,
-    changed: Condvar,
+    /// There is something to write, or nothing will be.
+    filled: Condvar,
+    /// More may be written.
+    allowed: Condvar,
+    /// What was there is written.
+    emptied: Condvar,
 }
 
 struct State {
@@ -57,7 +62,7 @@ impl Default for Outbox {
         let shares = Shares::of(QUEUE);
         let frames = VecDeque::new();
         let state = State { frames, shares, allowed: u64::MAX, closed: false, writing: false, broken: false };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { state: Mutex::new(state), filled: Condvar::new(), allowed: Condvar::new(), emptied: Condvar::new() }
     }
 }
 
@@ -77,7 +82,9 @@ impl Outbox {
         }
         let encoded = needed.iter().filter_map(encode).chain(encode(&Frame::Batch(batch)));
         state.frames.extend(encoded);
-        self.changed.notify_all();
+        // Whoever wakes with this in hand only waits for it.
+        drop(state);
+        self.filled.notify_all();
         Ok(refused)
     }
 
@@ -88,7 +95,8 @@ impl Outbox {
         if state.is_open() {
             state.shares.force(encoded.bytes.len());
             state.frames.push_back(encoded);
-            self.changed.notify_all();
+            drop(state);
+            self.filled.notify_all();
         }
     }
 
@@ -97,7 +105,8 @@ impl Outbox {
         let mut state = self.lock();
         if let Some(bytes) = bytes.filter(|bytes| *bytes != state.allowed) {
             state.allowed = bytes;
-            self.changed.notify_all();
+            drop(state);
+            self.allowed.notify_all();
         }
     }
 
@@ -114,7 +123,7 @@ impl Outbox {
     /// Says that nothing more will come. What waits is still written.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
-        self.changed.notify_all();
+        self.filled.notify_all();
     }
 
     /// Says that nobody reads any more, and forgets what waits.
@@ -123,7 +132,8 @@ impl Outbox {
         state.broken = true;
         state.frames.clear();
         state.shares.clear();
-        self.changed.notify_all();
+        drop(state);
+        [&self.filled, &self.allowed, &self.emptied].into_iter().for_each(Condvar::notify_all);
     }
 
     /// Whether what is put in may still come to the client.
@@ -139,26 +149,27 @@ impl Outbox {
     /// Waits until all that will ever come was written, or cannot be. Returns whether that came to pass in time.
     pub(crate) fn wait_until_done(&self, at_most: Duration) -> bool {
         let done = |state: &mut State| !(state.broken || (state.closed && state.frames.is_empty() && !state.writing));
-        let waited = self.changed.wait_timeout_while(self.lock(), at_most, done);
+        let waited = self.emptied.wait_timeout_while(self.lock(), at_most, done);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Writes frames as they come, until the queue is closed and empty, or broken.
-    pub(crate) fn write_to(&self, mut output: impl Write) {
+    pub(crate) fn write_to(&self, output: impl Write) {
+        let mut output = BufWriter::new(output);
         let mut written = 0;
         loop {
             let mut state = self.lock();
             state.writing = false;
-            self.changed.notify_all();
+            self.emptied.notify_all();
             while state.frames.is_empty() && !state.closed && !state.broken {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             let frames = std::mem::take(&mut state.frames);
             state.shares.clear();
             state.writing = true;
             if frames.is_empty() || state.broken {
                 state.writing = false;
-                return self.changed.notify_all();
+                return self.emptied.notify_all();
             }
             drop(state);
             if let Err(error) = self.write_all(&frames, &mut written, &mut output) {
@@ -188,7 +199,7 @@ impl Outbox {
     fn wait_until_allowed(&self, written: u64) -> bool {
         let must_wait = |state: &mut State| !state.broken && written >= state.allowed;
         let at_most = Duration::from_secs(HEARTBEAT_SECONDS);
-        let waited = self.changed.wait_timeout_while(self.lock(), at_most, must_wait);
+        let waited = self.allowed.wait_timeout_while(self.lock(), at_most, must_wait);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 

@@ -28,7 +28,7 @@ use crate::status::status;
 /// Silence after which the client counts as gone.
 const SILENCE: Duration = Duration::from_secs(SILENCE_SECONDS);
 /// How often a reader that waits looks whether the other direction is broken.
-const LOOK_AROUND: Duration = Duration::from_secs(1);
+const LOOK_AROUND: Duration = Duration::from_secs(5);
 
 /// Serves one session over standard input and output. `start` makes the agent; if it cannot, the client is told.
 ///

@@ -32,7 +32,7 @@ use crate::sums::Sums;
 const NAP: Duration = Duration::from_millis(10);
 /// The same while stacks of programs come that had none: nobody waits for them, but processes that end take names with them.
 const LONG_NAP: Duration = Duration::from_millis(50);
-/// How often losses are read and heartbeats are sent; half as often where records are added up for a second.
+/// How often losses are read and heartbeats are sent, at least: also after each sample, and less often without one where records are added up.
 const TICK: Duration = Duration::from_millis(500);
 /// A record's time is taken a moment before it can be read. What is older than this has arrived.
 const SETTLED_NS: u64 = 10_000_000;
@@ -135,7 +135,7 @@ impl Worker {
     /// Works until nobody is a member any more.
     pub(crate) fn run(mut self) {
         let mut last_tick = Instant::now();
-        let tick = if self.sums.is_some() { 2 * TICK } else { TICK };
+        let tick = if self.sums.is_some() { 4 * TICK } else { TICK };
         loop {
             let drained = self.drain();
             self.replay();
@@ -145,24 +145,25 @@ impl Worker {
                 drop(self);
                 return memory::give_back();
             }
-            if last_tick.elapsed() >= tick {
+            let is_due = self.sampler.as_ref().is_some_and(|sampler| sampler.due_in().is_zero());
+            if is_due {
+                self.sample(false);
+            }
+            if is_due || last_tick.elapsed() >= tick {
                 last_tick = Instant::now();
                 self.tick();
                 self.members.retain(|member| !member.is_given_up());
             }
-            if self.list() {
-                continue;
-            }
             // Who comes is in more of a hurry than who has much already.
-            if drained.records == 0 && self.recording.as_mut().is_some_and(Recording::relieve) {
+            let can_be_relieved = drained.records == 0 && self.recording.is_some();
+            if self.list() || can_be_relieved && self.recording.as_mut().is_some_and(Recording::relieve) {
                 continue;
             }
+            self.members.iter_mut().for_each(Member::flush);
             let due_in = self.sampler.as_ref().map_or(tick, Sampler::due_in);
-            if due_in.is_zero() {
-                self.sample(false);
-            } else if self.is_congested() || self.is_replaying() {
+            if self.is_congested() || self.is_replaying() {
                 self.ring.pause(NAP);
-            } else if self.sums.is_some() && (self.stacks.are_first() || !self.held.is_empty()) {
+            } else if self.sums.is_some() && (self.stacks.are_first() || self.waits_since.is_some()) {
                 self.ring.nap(LONG_NAP.min(due_in));
             } else if self.sums.is_none() && (drained.records > 0 || !self.held.is_empty()) {
                 self.ring.nap(NAP.min(due_in));
@@ -269,6 +270,7 @@ impl Worker {
             self.stacks.give_up();
             self.hand_out_held();
         }
+        self.tracker.look_for_gaps();
         self.tick();
         let (leaving, staying): (Vec<_>, _) = std::mem::take(&mut self.members).into_iter().partition(is_done);
         self.members = staying;
@@ -304,7 +306,6 @@ impl Worker {
             drained.is_all = taken == 0;
         }
         self.records = records;
-        self.members.iter_mut().for_each(Member::flush);
         if drained.is_all {
             self.drained_to = now;
         }
@@ -325,7 +326,6 @@ impl Worker {
         self.hand_out(&records);
         self.records = records;
         self.pass_on_sums();
-        self.members.iter_mut().for_each(Member::flush);
         if let Err(error) = taken {
             self.tell_all_of_gap(format!("the kernel did not give out a sample: {error}"));
         }

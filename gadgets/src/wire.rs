@@ -28,8 +28,8 @@ use crate::tasks::TaskFilter;
 pub const VERSION: u16 = 1;
 /// Longest payload, in bytes.
 pub const MAX_PAYLOAD: usize = 1 << 20;
-/// Seconds between heartbeats, in both directions.
-pub const HEARTBEAT_SECONDS: u64 = 1;
+/// Seconds between heartbeats, in both directions, at most: several are in the time that makes a peer count as gone.
+pub const HEARTBEAT_SECONDS: u64 = 3;
 /// Seconds of silence after which a peer counts as gone.
 pub const SILENCE_SECONDS: u64 = 10;
 

@@ -29,7 +29,7 @@ use crate::sync::lock;
 /// How often names that are missing are looked for.
 const NAMING_RETRY: Duration = Duration::from_millis(20);
 /// How often the rest is looked after.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(2);
 /// Gaps that are remembered for sessions to pick up.
 const MAX_GAPS: usize = 64;
 /// Room in the kernel's map for cgroups: four times what there is, and at least this.
@@ -213,6 +213,11 @@ impl Tracker {
     /// The ids of a pod's containers whose names nobody has told.
     pub(crate) fn unnamed_containers(&self, uid: &str) -> Vec<String> {
         self.lock().unnamed_containers(uid)
+    }
+
+    /// Looks now for what went wrong in the kernel, and not only when it is time.
+    pub(crate) fn look_for_gaps(&self) {
+        self.check(&mut self.lock());
     }
 
     /// Times in which containers may have been missed, after the `seen` first ones; and how many there are by now.

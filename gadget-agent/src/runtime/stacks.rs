@@ -38,6 +38,8 @@ const KNOWN: usize = 16 << 10;
 const NUMBERED: usize = 32 << 10;
 /// How often room is made where there was none: all that is kept is looked at.
 const FULL: Duration = Duration::from_secs(1);
+/// What the names of some stacks fit into, in bytes.
+const NAMES: usize = 8 << 10;
 /// What a function is called that the kernel does not know.
 const UNKNOWN: &str = "[unknown]";
 /// How the names of functions begin through which the kernel comes to a BPF program.
@@ -310,7 +312,7 @@ impl Kernel {
 
     /// Those that have come since the last time.
     fn learn(&mut self) -> Vec<StackEntry> {
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(NAMES);
         // What has come is not written again.
         if let Err(error) = sample::read(&self.iterator, &mut text) {
             tracing::warn!("some stacks of the kernel have no names: {error}");

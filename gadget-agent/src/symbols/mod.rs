@@ -112,7 +112,9 @@ fn run(inbox: &Receiver<Unnamed>) {
                     by_program.entry(stack.program).or_default().push(stack);
                 }
                 // All are looked at before the first file is read: they may end meanwhile.
-                by_program.keys().for_each(|program| programs.look_at(*program));
+                for (program, stacks) in &by_program {
+                    programs.look_at(*program, stacks.iter().flat_map(|stack| stack.addresses.iter().copied()));
+                }
                 // Those that are asked about in what still waits were looked at a while ago.
                 if by_program.values().map(Vec::len).sum::<usize>() < TOGETHER {
                     programs.forget_ended();

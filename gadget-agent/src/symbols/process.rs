@@ -13,6 +13,8 @@ use super::message::Source;
 
 /// Bytes of what /proc says that are read: a mapping takes some 100.
 const MOST: u64 = 16 << 20;
+/// What most of it fits into.
+const USUAL: usize = 8 << 10;
 const FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 /// Folders above a process's root that are gone through to find where its mounts begin.
 const DEEPEST: usize = 256;
@@ -118,11 +120,19 @@ impl Process {
         identity(self.root_of(source)).ok()
     }
 
+    /// Whether there was something that can be executed.
+    pub(super) fn has_code_at(&self, address: u64) -> bool {
+        self.mapping(address).is_some()
+    }
+
+    fn mapping(&self, address: u64) -> Option<&Mapping> {
+        let after = self.mappings.partition_point(|mapping| mapping.begin <= address);
+        after.checked_sub(1).map(|at| &self.mappings[at]).filter(|mapping| address < mapping.end)
+    }
+
     /// Where an address of its lies.
     pub(super) fn spot(&self, address: u64) -> Spot {
-        let after = self.mappings.partition_point(|mapping| mapping.begin <= address);
-        let mapping = after.checked_sub(1).map(|at| &self.mappings[at]).filter(|mapping| address < mapping.end);
-        let Some(mapping) = mapping else { return Spot::default() };
+        let Some(mapping) = self.mapping(address) else { return Spot::default() };
         let Mapping { begin, offset, device, inode, name, .. } = mapping;
         let in_file = address - begin + offset;
         if mapping.is_of_file() {
@@ -144,7 +154,7 @@ fn folder(path: &str) -> io::Result<OwnedFd> {
 /// What a file of a process says.
 fn read(process: &OwnedFd, file: &str) -> io::Result<String> {
     let file = File::from(openat(process, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?);
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(USUAL);
     file.take(MOST).read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }

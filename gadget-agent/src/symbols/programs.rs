@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use super::ProgramId;
 use super::process::Process;
 
-/// How long one that has ended is kept after its last stack: those that it has left in rings come within a second. Its root, which a container's end
-/// removes, is in use until then.
+/// How long one is kept after it was found to have ended, and after its last stack: those that it has left in rings come within two seconds. Its root,
+/// which a container's end removes, is in use until then.
 pub(super) const KEPT: Duration = Duration::from_secs(3);
 /// Programs that are kept: each has three descriptors.
 const MOST: usize = 512;
 /// Bytes of what is known of them all: some kilobytes each.
 const MOST_BYTES: usize = 16 << 20;
+/// How long what was mapped is still taken to be, where it is enough: a library may take another's place.
+const FRESH: Duration = Duration::from_secs(3);
 const FORGOTTEN: &str = "too many processes were looked at at once";
 
 /// Those that are kept.
@@ -29,7 +31,11 @@ struct Kept {
     process: Result<Process, String>,
     /// Bytes that it takes.
     size: usize,
+    /// When it was looked at.
+    looked: Instant,
     asked: Instant,
+    /// It was found to have ended, or to have become another.
+    is_over: bool,
 }
 
 impl Programs {
@@ -37,15 +43,23 @@ impl Programs {
         self.kept.is_empty()
     }
 
-    /// Looks at one as it is now, if it is still there.
-    pub(super) fn look_at(&mut self, program: ProgramId) {
+    /// Looks at one as it is now, if it is still there, and was not looked at just now: then what is at these addresses is known.
+    pub(super) fn look_at(&mut self, program: ProgramId, addresses: impl IntoIterator<Item = u64>) {
+        if let Some(Kept { process: Ok(process), looked, asked, .. }) = self.kept.get_mut(&program)
+            && looked.elapsed() < FRESH
+            && addresses.into_iter().all(|address| process.has_code_at(address))
+        {
+            *asked = Instant::now();
+            return;
+        }
         let former = self.kept.remove(&program).and_then(|kept| kept.process.ok());
         let process = match former {
             Some(former) => Ok(former.look_again(program).unwrap_or(former)),
             None => Process::look_at(program),
         };
         let size = process.as_ref().map_or(0, Process::size);
-        self.kept.insert(program, Kept { process, size, asked: Instant::now() });
+        let now = Instant::now();
+        self.kept.insert(program, Kept { process, size, looked: now, asked: now, is_over: false });
         if self.kept.len() > MOST {
             self.forget_first_by(|kept| Reverse(kept.asked));
         }
@@ -66,7 +80,7 @@ impl Programs {
         kept.process.as_ref().map_err(String::as_str)
     }
 
-    /// Forgets those that have ended or have become others, and were not asked about for a while.
+    /// Forgets those that had ended or become others a while ago, and were not asked about since.
     pub(super) fn forget_ended(&mut self) {
         if self.tidied.is_some_and(|tidied| tidied.elapsed() < KEPT) {
             return;
@@ -79,7 +93,9 @@ impl Programs {
         }
         self.kept.retain(|program, kept| {
             let is_there = || kept.process.as_ref().is_ok_and(|process| !process.has_ended());
-            kept.asked.elapsed() < KEPT || (last_asked.get(&program.pid) == Some(&kept.asked) && is_there())
+            let is_over = last_asked.get(&program.pid) != Some(&kept.asked) || !is_there();
+            let was_over = std::mem::replace(&mut kept.is_over, is_over);
+            kept.asked.elapsed() < KEPT || !(was_over && is_over)
         });
     }
 }
@@ -130,29 +146,49 @@ mod tests {
         let (shell_at, shell) = code(pid, &own);
         let before = program(pid);
         let mut programs = Programs::default();
-        programs.look_at(before);
+        // Where nothing is: it is looked at again.
+        let nowhere = || [1];
+        programs.look_at(before, nowhere());
         assert_eq!(file_at(&programs, before, shell_at), Ok(shell.clone()));
+
+        let looked = |programs: &Programs| programs.kept[&before].looked;
+        let first = looked(&programs);
+        programs.look_at(before, [shell_at]);
+        assert_eq!(looked(&programs), first);
+        programs.look_at(before, [shell_at].into_iter().chain(nowhere()));
+        let second = looked(&programs);
+        assert!(second > first);
+        let long_ago = second.checked_sub(FRESH).expect("a time");
+        programs.kept.values_mut().for_each(|kept| kept.looked = long_ago);
+        programs.look_at(before, [shell_at]);
+        assert!(looked(&programs) > second);
 
         child.stdin.take().expect("its input").write_all(b"\n").expect("a line");
         let (sleep_at, sleep) = code(pid, &shell);
         let after = program(pid);
-        [before, after].into_iter().for_each(|program| programs.look_at(program));
+        [before, after].into_iter().for_each(|program| programs.look_at(program, nowhere()));
         assert_eq!(file_at(&programs, before, shell_at), Ok(shell));
         assert_eq!(file_at(&programs, after, sleep_at), Ok(sleep.clone()));
         // Who comes too late to look is not told of another program, nor of another process with the same id.
         for other in [ProgramId { started: 0, ..after }, ProgramId { data_end: 0, ..after }] {
-            programs.look_at(other);
+            programs.look_at(other, nowhere());
             assert!(file_at(&programs, other, sleep_at).is_err_and(|why| why.contains("another program")));
         }
 
         child.kill().and_then(|()| child.wait()).expect("its end");
-        programs.look_at(after);
+        programs.look_at(after, nowhere());
         assert_eq!(file_at(&programs, after, sleep_at), Ok(sleep));
         let mut unknown = Programs::default();
-        unknown.look_at(after);
+        unknown.look_at(after, nowhere());
         assert!(file_at(&unknown, after, sleep_at).is_err_and(|why| why.contains("had ended")));
 
+        // They may have left stacks behind until they are found to have ended, and for a while after that.
         programs.kept.values_mut().for_each(|kept| kept.asked = kept.asked.checked_sub(KEPT).expect("a time"));
+        programs.forget_ended();
+        assert!(!programs.is_empty());
+        programs.forget_ended();
+        assert!(!programs.is_empty());
+        programs.tidied = programs.tidied.and_then(|tidied| tidied.checked_sub(KEPT));
         programs.forget_ended();
         assert!(programs.is_empty());
     }
@@ -164,7 +200,9 @@ mod tests {
         for (pid, size) in [(1, 10), (2, 30), (3, 20)] {
             let asked = now + Duration::from_secs(pid.into());
             let program = ProgramId { pid, started: 0, stack_end: 0, data_end: 0 };
-            programs.kept.insert(program, Kept { process: Err(String::new()), size, asked });
+            programs
+                .kept
+                .insert(program, Kept { process: Err(String::new()), size, looked: now, asked, is_over: false });
         }
         programs.forget_first_by(|kept| Reverse(kept.asked));
         let mut pids: Vec<u32> = programs.kept.keys().map(|program| program.pid).collect();
