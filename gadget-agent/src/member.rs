@@ -24,6 +24,8 @@ const BATCH_BYTES: usize = 64 << 10;
 const ENTRIES: usize = 32;
 /// Frames of stacks in one: each has two texts at most, of a kilobyte.
 const STACK_FRAMES: usize = 256;
+/// Stacks, and frames of them, that a session is told of before it is to forget them.
+const TOLD: usize = 32 << 10;
 /// Bytes of labels that a pod may have in it; Kubernetes has no limit of its own, a frame has.
 const LABEL_BYTES: usize = 16 << 10;
 
@@ -80,6 +82,8 @@ pub(crate) struct Member {
     /// Ids of frames of these.
     told_frames: HashSet<u64>,
     untold_frames: Vec<Arc<FrameEntry>>,
+    /// It is to be told that it may forget the others.
+    stacks_anew: bool,
     batch: Vec<u8>,
     in_batch: u64,
     sent: u64,
@@ -112,6 +116,7 @@ impl Member {
             untold_stacks: Vec::new(),
             told_frames: HashSet::new(),
             untold_frames: Vec::new(),
+            stacks_anew: false,
             batch: Vec::with_capacity(BATCH_BYTES),
             in_batch: 0,
             sent: 0,
@@ -177,6 +182,9 @@ impl Member {
             self.told.insert(id, Arc::clone(cgroup));
             self.untold.push(Arc::clone(cgroup));
         }
+        if self.told_stacks.len().max(self.told_frames.len()) >= TOLD {
+            self.tell_stacks_anew();
+        }
         for stack in stacks {
             if !self.told_stacks.insert(stack.number()) {
                 continue;
@@ -197,6 +205,14 @@ impl Member {
             self.flush();
         }
         true
+    }
+
+    /// Has the session forget the stacks that it was told of, once nothing is left of before that needs them.
+    fn tell_stacks_anew(&mut self) {
+        self.flush();
+        self.told_stacks.clear();
+        self.told_frames.clear();
+        self.stacks_anew = true;
     }
 
     fn decide(&mut self, id: u64, cgroup: Option<&Arc<Cgroup>>) -> bool {
@@ -226,9 +242,9 @@ impl Member {
         let mut needed: Vec<Frame> = self.untold.chunks(ENTRIES).map(dictionary).collect();
         needed.extend(self.untold_frames.chunks(STACK_FRAMES).map(dictionary_of_frames));
         needed.extend(self.untold_stacks.chunks(ENTRIES).map(dictionary_of_stacks));
-        if !self.gone.is_empty() {
-            let gone = self.gone.clone();
-            needed.insert(0, Frame::Dictionary(Dictionary { gone, ..Dictionary::default() }));
+        if !self.gone.is_empty() || self.stacks_anew {
+            let (gone, stacks_anew) = (self.gone.clone(), self.stacks_anew);
+            needed.insert(0, Frame::Dictionary(Dictionary { gone, stacks_anew, ..Dictionary::default() }));
         }
         let offered = self.outbox.offer(&needed, batch);
         if offered.is_ok() {
@@ -236,6 +252,7 @@ impl Member {
             self.untold_stacks.clear();
             self.untold_frames.clear();
             self.gone.clear();
+            self.stacks_anew = false;
         }
         let (Ok(refused) | Err(refused)) = offered;
         self.sent += self.in_batch - refused.values().sum::<u64>();

@@ -138,7 +138,9 @@ impl Worker {
         let tick = if self.sums.is_some() { 4 * TICK } else { TICK };
         loop {
             let drained = self.drain();
-            self.replay();
+            if let Some(recording) = &mut self.recording {
+                recording.replay(&mut self.members, &self.tracker);
+            }
             self.conclude(drained.is_all);
             self.obey();
             if self.is_idle() && self.end() {
@@ -255,6 +257,11 @@ impl Worker {
         self.tracker.set_interest(self.bit, Some(wanted));
     }
 
+    /// Whether all are leaving, and have what they want but for names: what comes now is nobody's.
+    fn awaits_names_alone(&self) -> bool {
+        self.waits_since.is_some() && self.members.iter().all(|member| member.unread.is_some())
+    }
+
     /// Ends the part of those who are leaving, once they have got what was in the ring when they said so.
     fn conclude(&mut self, is_all: bool) {
         let is_done =
@@ -291,7 +298,7 @@ impl Worker {
             self.members.iter_mut().for_each(|member| member.decide_again(&self.tracker));
         }
         self.hand_out_held();
-        let mut drained = Drained { records: 0, is_all: false };
+        let mut drained = Drained { records: 0, is_all: self.awaits_names_alone() };
         let most = self.key.ring_bytes as usize / HEADER_SIZE;
         let mut records = std::mem::take(&mut self.records);
         // The ring may fill as fast as it is read, and commands must not wait for ever.
@@ -359,13 +366,6 @@ impl Worker {
 
     fn is_replaying(&self) -> bool {
         self.members.iter().any(Member::is_replaying)
-    }
-
-    /// Gives out what was recorded, as far as it can be taken.
-    fn replay(&mut self) {
-        if let Some(recording) = &mut self.recording {
-            recording.replay(&mut self.members, &self.tracker);
-        }
     }
 
     /// Whether no member can take anything: then nobody loses by it if records wait in the ring. Notices to a recorder must not.

@@ -13,6 +13,9 @@ pub struct Dictionary {
     /// Ids that can be forgotten: none of these cgroups exists any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<u64>,
+    /// Stacks and frames of before can be forgotten: those that records have the numbers of from now on are told of again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stacks_anew: bool,
     /// Stacks of the kernel that records have the numbers of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stacks: Vec<StackEntry>,
@@ -110,6 +113,14 @@ pub struct StackFrame {
     /// The code was made while the program ran: there is no file.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub jit: bool,
+}
+
+impl StackFrame {
+    /// Bytes that it takes in memory.
+    pub fn size(&self) -> usize {
+        let texts = [&self.function, &self.module, &self.file];
+        size_of::<Self>() + texts.into_iter().flatten().map(String::len).sum::<usize>()
+    }
 }
 
 /// Who a cgroup belongs to. What is not known is left out.

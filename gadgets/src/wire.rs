@@ -497,6 +497,7 @@ mod tests {
             Frame::Dictionary(Dictionary {
                 cgroups: vec![entry],
                 gone: vec![6],
+                stacks_anew: true,
                 stacks: vec![stack],
                 user_stacks: vec![user_stack],
                 frames: vec![FrameEntry { id: 1, frame }],

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
+use nix::unistd::Pid;
 use serde_json::Value;
 use tests::scenarios::profile::{assert_share, runs_in, sum};
-use tests::{Client, Daemon, Folder, Pod, dist, loads_programs, shared_folder, wait_for};
+use tests::{Client, Daemon, Folder, Pod, client_output, dist, loads_programs, shared_folder, wait_for};
 
 use crate::profiles::{frame, of_pod, profiled, run, samples};
 
@@ -88,6 +89,58 @@ fn share(name: &str, bytes: &[u8]) {
     let _ = fs::remove_file(&file);
     fs::write(&file, bytes).unwrap();
     fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+/// Builds a program whose stacks are as deep as they can be, with as many functions in each frame and as long names as the agent takes, and whose
+/// innermost function has thousands of addresses: none is like another.
+fn endless(folder: &Folder, name: &str) {
+    const INLINED: usize = 60;
+    let long = "x".repeat(480);
+    let inlined = "static inline __attribute__((always_inline)) void";
+    let mut source = "volatile unsigned long sum;\n__attribute__((noinline)) void deeper(int depth);\n".to_owned();
+    source += &format!("{inlined} f0_{long}(int depth) {{ deeper(depth - 1); sum++; }}\n");
+    for at in 1..INLINED {
+        source += &format!("{inlined} f{at}_{long}(int depth) {{ f{}_{long}(depth); }}\n", at - 1);
+    }
+    source += "__attribute__((noinline)) void leaf(void) {\n";
+    (0..4000).for_each(|at| source += &format!("sum ^= sum * {}ul + {at};\n", 2 * at + 1));
+    source += "}\n__attribute__((noinline)) void deeper(int depth) {\n";
+    source += &format!("if (depth <= 0) {{ leaf(); leaf(); }} else f{}_{long}(depth);\n}}\n", INLINED - 1);
+    source += "int main(void) { for (;;) for (int depth = 60; depth < 120; depth++) deeper(depth); }\n";
+    let [text, program] = [format!("{name}.c"), name.to_owned()].map(|name| folder.path(&name));
+    fs::write(&text, source).unwrap();
+    let mut compile = Command::new("gcc");
+    compile.args(["-static", "-g", "-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-o"]);
+    assert!(compile.args([&program, &text]).status().unwrap().success());
+    share(name, &fs::read(program).unwrap());
+}
+
+/// However deep and many stacks are, and however long names, the agent keeps some of them, and says of which it has left something out.
+#[test]
+fn stacks_without_end() {
+    const MEMORY: u64 = 160 << 20;
+    let _loads = loads_programs();
+    let daemon = Daemon::start("endless");
+    let folder = Folder::new("endless");
+    endless(&folder, "endless");
+    let pod = Pod::new("endless", "endless");
+    pod.run("app", &["/tmp/endless"]);
+    // With each as JSON there would be gigabytes to read.
+    let options =
+        ["profile", "--local", "-p", "endless", "--freq", "999", "--timeout", "8s", "--socket", daemon.socket()];
+    let output = client_output(&options);
+    let memory = most_memory(daemon.process.pid());
+    assert!(memory < MEMORY, "{} MiB", memory >> 20);
+    let [table, said] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(output.status.success() && said.contains("have stacks that are cut"), "{said}");
+    assert!(table.contains("leaf") && table.contains("f0_xxx"), "{}", table.lines().take(4).collect::<String>());
+}
+
+/// The most memory that a process had so far, in bytes.
+fn most_memory(pid: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    most.unwrap().parse::<u64>().unwrap() << 10
 }
 
 /// Programs whose descriptions say that they are larger than any memory, or than what their reader has, and files that are no programs

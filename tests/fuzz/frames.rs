@@ -193,6 +193,7 @@ fn frames() -> Vec<Frame> {
         Frame::Dictionary(Dictionary {
             cgroups: vec![entry],
             gone: vec![15],
+            stacks_anew: true,
             stacks: vec![stack],
             user_stacks: vec![user_stack],
             frames: vec![FrameEntry { id: 46, frame }],

@@ -1,5 +1,7 @@
 //! Where a program or thread begins: what lies beyond on a stack is left over from something else, and looks like frames.
 
+use std::sync::Arc;
+
 use gadgets::wire::StackFrame;
 
 /// Functions that are called by nobody, or by what has no frame pointers, by how their names begin.
@@ -26,16 +28,16 @@ const LIBRARIES: [&str; 3] = ["libc.so", "libc-", "ld-musl-"];
 
 /// Ends a stack where its thread begins, or where it cannot go on. Returns whether that is short of its beginning, as far as can be told:
 /// of a stack without any names nothing can.
-pub(super) fn cut(frames: &mut Vec<StackFrame>) -> bool {
-    let nowhere = |frame: &StackFrame| frame.function.is_none() && frame.module.is_none();
+pub(super) fn cut(frames: &mut Vec<Arc<StackFrame>>) -> bool {
+    let nowhere = |frame: &Arc<StackFrame>| frame.function.is_none() && frame.module.is_none();
     let end = frames.iter().skip(1).position(nowhere).map_or(frames.len(), |at| at + 1);
     frames.truncate(end);
-    if let Some(at) = frames.iter().position(is_beginning) {
+    if let Some(at) = frames.iter().position(|frame| is_beginning(frame)) {
         frames.truncate(at + 1);
         return false;
     }
     let is_named = frames.iter().any(|frame| frame.function.is_some());
-    is_named && !frames.last().is_some_and(is_in_library)
+    is_named && !frames.last().is_some_and(|frame| is_in_library(frame))
 }
 
 fn is_beginning(frame: &StackFrame) -> bool {
@@ -57,7 +59,7 @@ fn is_in_library(frame: &StackFrame) -> bool {
 mod tests {
     use super::*;
 
-    fn frames(names: &[&str]) -> Vec<StackFrame> {
+    fn frames(names: &[&str]) -> Vec<Arc<StackFrame>> {
         let frame = |name: &&str| match name.strip_prefix('/') {
             Some(_) => StackFrame { module: Some((*name).to_owned()), ..StackFrame::default() },
             None => StackFrame {
@@ -66,7 +68,7 @@ mod tests {
                 ..StackFrame::default()
             },
         };
-        names.iter().map(frame).collect()
+        names.iter().map(frame).map(Arc::new).collect()
     }
 
     /// How many frames are left, and whether they are too few.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Longest message, in bytes.
-const MOST: usize = 4 << 20;
+const MOST: usize = 1 << 20;
 
 /// What is called what?
 #[derive(Debug, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 //!
 //! - [`process`]: what is mapped where in a process, and the root that its paths begin at; [`programs`]: those that were looked at
 //! - [`beginning`]: where stacks end
+//! - [`queue`]: whose turn it is
 //! - [`lookup`]: what the reader is asked about a process, and what is made of it; [`harm`]: what it is not asked any more
 //! - [`child`]: the reader, as the agent sees it; [`reader`]: what it does itself; [`message`]: what they say to each other
 //!
@@ -17,10 +18,12 @@ mod lookup;
 mod message;
 mod process;
 mod programs;
+mod queue;
 pub(crate) mod reader;
 
 use std::collections::BTreeMap;
 use std::iter;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -28,13 +31,11 @@ use gadgets::wire::StackFrame;
 
 use crate::error::AgentError;
 use lookup::Lookup;
-use process::Process;
 use programs::Programs;
+use queue::{Queue, Task};
 
 /// Stacks that may wait for their names.
 const WAITING: usize = 4096;
-/// Of these, how many are looked up together: what they share is looked up once.
-const TOGETHER: usize = 256;
 /// The reader ends, and what did it harm is forgotten, if there is nothing to read for so long.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -62,7 +63,9 @@ pub(crate) struct Unnamed {
 pub(crate) struct Named {
     pub(crate) number: u64,
     /// Innermost first; what the compiler has put into another function has a frame of its own.
-    pub(crate) frames: Vec<StackFrame>,
+    pub(crate) frames: Vec<Arc<StackFrame>>,
+    /// There were more.
+    pub(crate) cut: bool,
     /// They end before where their thread began.
     pub(crate) short: bool,
     /// Why they have no names.
@@ -72,7 +75,7 @@ pub(crate) struct Named {
 impl Named {
     /// A stack without names, and why.
     pub(crate) fn nothing(number: u64, problem: impl Into<String>) -> Self {
-        Self { number, frames: vec![StackFrame::default()], short: false, problem: Some(problem.into()) }
+        Self { number, frames: vec![Arc::default()], cut: false, short: false, problem: Some(problem.into()) }
     }
 }
 
@@ -101,49 +104,62 @@ impl Symbols {
 
 /// Names what comes, until nobody can ask any more.
 fn run(inbox: &Receiver<Unnamed>) {
-    let (mut lookup, mut programs) = (Lookup::default(), Programs::default());
+    let (mut lookup, mut programs, mut queue) = (Lookup::default(), Programs::default(), Queue::default());
     let mut asked = Instant::now();
     loop {
-        match inbox.recv_timeout(if programs.is_empty() { IDLE } else { programs::KEPT }) {
-            Ok(first) => {
-                asked = Instant::now();
-                let mut by_program: BTreeMap<ProgramId, Vec<Unnamed>> = BTreeMap::new();
-                for stack in iter::once(first).chain(inbox.try_iter()).take(TOGETHER) {
-                    by_program.entry(stack.program).or_default().push(stack);
+        let rest = match (queue.is_empty(), programs.is_empty()) {
+            (false, _) => Duration::ZERO,
+            (true, false) => programs::KEPT,
+            (true, true) => IDLE,
+        };
+        if queue.room() > 0 {
+            match inbox.recv_timeout(rest) {
+                Ok(first) => {
+                    asked = Instant::now();
+                    let all = iter::once(first).chain(inbox.try_iter()).take(queue.room());
+                    take_in(all, &mut programs, &mut queue);
                 }
-                // All are looked at before the first file is read: they may end meanwhile.
-                for (program, stacks) in &by_program {
-                    programs.look_at(*program, stacks.iter().flat_map(|stack| stack.addresses.iter().copied()));
+                Err(RecvTimeoutError::Timeout) if queue.is_empty() && asked.elapsed() >= IDLE => {
+                    (lookup, programs, queue) = Default::default();
                 }
-                // Those that are asked about in what still waits were looked at a while ago.
-                if by_program.values().map(Vec::len).sum::<usize>() < TOGETHER {
-                    programs.forget_ended();
-                }
-                for (program, stacks) in by_program {
-                    answer(&mut lookup, programs.get(program), &stacks);
-                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            Err(RecvTimeoutError::Timeout) if asked.elapsed() < IDLE => programs.forget_ended(),
-            Err(RecvTimeoutError::Timeout) => (lookup, programs) = (Lookup::default(), Programs::default()),
-            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if let Some(task) = queue.pop() {
+            go_on(task, &mut lookup, &programs, &mut queue);
+        }
+        // Those that are asked about in what still waits were looked at a while ago.
+        if queue.is_empty() {
+            programs.forget_ended();
         }
     }
 }
 
-/// Names stacks of one program.
-fn answer(lookup: &mut Lookup, process: Result<&Process, &str>, stacks: &[Unnamed]) {
-    let named: Vec<Named> = match process {
-        Ok(process) => {
-            let addresses: Vec<&[u64]> = stacks.iter().map(|stack| stack.addresses.as_slice()).collect();
-            let found = lookup.names(process, &addresses);
-            let named = |(stack, (mut frames, problem)): (&Unnamed, (Vec<StackFrame>, Option<&str>))| {
-                let short = beginning::cut(&mut frames);
-                Named { number: stack.number, frames, short, problem: problem.map(str::to_owned) }
-            };
-            stacks.iter().zip(found).map(named).collect()
+/// Looks at the programs whose stacks have come, at all before the next file is read: they may end meanwhile.
+fn take_in(stacks: impl Iterator<Item = Unnamed>, programs: &mut Programs, queue: &mut Queue) {
+    let mut by_program: BTreeMap<ProgramId, Vec<Unnamed>> = BTreeMap::new();
+    stacks.for_each(|stack| by_program.entry(stack.program).or_default().push(stack));
+    for (program, stacks) in by_program {
+        programs.look_at(program, stacks.iter().flat_map(|stack| stack.addresses.iter().copied()));
+        match programs.get(program) {
+            Ok(process) => queue.push(Task::new(program, process, stacks)),
+            Err(problem) => queue::refuse(&stacks, problem),
         }
-        Err(problem) => stacks.iter().map(|stack| Named::nothing(stack.number, problem)).collect(),
-    };
-    // Whoever has asked may have ended.
-    stacks.iter().zip(named).for_each(|(stack, named)| _ = stack.answer.send(named));
+    }
+}
+
+/// Looks up some of what a task needs. It is answered, or put back.
+fn go_on(mut task: Task, lookup: &mut Lookup, programs: &Programs, queue: &mut Queue) {
+    let begin = Instant::now();
+    match programs.get(task.program) {
+        Ok(process) => task.search.go_on(lookup, process),
+        Err(problem) => return task.refuse(problem),
+    }
+    queue.spend(&task, begin.elapsed());
+    if task.search.is_over() {
+        task.answer();
+    } else {
+        queue.put_back(task);
+    }
 }

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use gadgets::wire::StackFrame;
 use nix::fcntl::{OFlag, open, openat};
@@ -13,6 +15,8 @@ use super::message::Source;
 
 /// Bytes of what /proc says that are read: a mapping takes some 100.
 const MOST: u64 = 16 << 20;
+/// Bytes that are shown of a path.
+const MODULE: usize = 255;
 /// What most of it fits into.
 const USUAL: usize = 8 << 10;
 const FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
@@ -39,28 +43,28 @@ pub(super) struct Process {
     mappings: Vec<Mapping>,
 }
 
-/// A part of a process's memory.
+/// A part of a process's memory that can be executed.
 #[derive(Debug, PartialEq, Eq)]
 struct Mapping {
     begin: u64,
     end: u64,
     /// Where in the file it begins.
     offset: u64,
-    device: String,
-    inode: u64,
-    /// The file's path; or as in `[vdso]`; empty if it is nobody's.
-    name: String,
+    /// Where it is written what is there.
+    source: Option<Rc<Source>>,
+    /// The end of the file's path; or as in `[vdso]`.
+    module: Option<Rc<str>>,
 }
 
 /// Where an address lies.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Spot {
     /// Where it is written what is there.
-    pub(super) source: Option<Source>,
+    pub(super) source: Option<Rc<Source>>,
     /// The address as it is called there.
     pub(super) address: u64,
     /// Of a file.
-    pub(super) module: Option<String>,
+    pub(super) module: Option<Rc<str>>,
 }
 
 impl Process {
@@ -85,13 +89,13 @@ impl Process {
 
     /// Bytes that it takes, but for some.
     pub(super) fn size(&self) -> usize {
-        self.mappings.iter().map(|mapping| size_of::<Mapping>() + mapping.device.len() + mapping.name.len()).sum()
+        self.mappings.iter().map(Mapping::size).sum()
     }
 
     fn look(process: OwnedFd, own_pid: u32, program: ProgramId) -> Result<Self, String> {
         let gone = |_| GONE.to_owned();
         let maps = read(&process, "maps").map_err(gone)?;
-        let mappings: Vec<_> = maps.lines().filter_map(Mapping::parse).collect();
+        let mappings: Vec<_> = maps.lines().filter_map(|line| Mapping::parse(line, own_pid)).collect();
         // One that is ending has none any more.
         if mappings.is_empty() {
             return Err(GONE.to_owned());
@@ -105,6 +109,11 @@ impl Process {
             Some(_) => Err(REPLACED.to_owned()),
             None => Err(GONE.to_owned()),
         }
+    }
+
+    /// The root of the mounts that it sees: each container has one of its own.
+    pub(super) fn mounts(&self) -> Option<RootId> {
+        identity(&self.files).ok()
     }
 
     /// Where the paths of a source begin.
@@ -133,17 +142,9 @@ impl Process {
     /// Where an address of its lies.
     pub(super) fn spot(&self, address: u64) -> Spot {
         let Some(mapping) = self.mapping(address) else { return Spot::default() };
-        let Mapping { begin, offset, device, inode, name, .. } = mapping;
-        let in_file = address - begin + offset;
-        if mapping.is_of_file() {
-            let source = Source::File { path: name.clone(), device: device.clone(), inode: *inode };
-            Spot { source: Some(source), address: in_file, module: Some(name.clone()) }
-        } else if name.starts_with('[') && !name.starts_with("[anon") && name != "[heap]" {
-            // The kernel's own, or a stack.
-            Spot { source: None, address: in_file, module: Some(name.clone()) }
-        } else {
-            Spot { source: Some(Source::PerfMap { pid: self.own_pid }), address, module: None }
-        }
+        let Mapping { begin, offset, source, module, .. } = mapping;
+        let address = if module.is_some() { address - begin + offset } else { address };
+        Spot { source: source.clone(), address, module: module.clone() }
     }
 }
 
@@ -191,8 +192,8 @@ fn top(folder: &OwnedFd) -> io::Result<OwnedFd> {
 }
 
 impl Mapping {
-    /// A line of `/proc/PID/maps`, of what can be executed.
-    fn parse(line: &str) -> Option<Self> {
+    /// A line of `/proc/PID/maps`, of what can be executed, of a process that knows itself by this id.
+    fn parse(line: &str, own_pid: u32) -> Option<Self> {
         let mut rest = line;
         let mut word = || {
             let (word, after) = rest.trim_start().split_once(' ').unwrap_or((rest.trim_start(), ""));
@@ -205,13 +206,27 @@ impl Mapping {
         if !word().contains('x') {
             return None;
         }
-        let (offset, device, inode) = (hex(word())?, word().to_owned(), word().parse().ok()?);
-        Some(Self { begin, end, offset, device, inode, name: rest.trim_start().to_owned() })
+        let (offset, device, inode) = (hex(word())?, word(), word().parse().ok()?);
+        let name = rest.trim_start();
+        // It can still be found by its path.
+        let is_of_file = name.starts_with('/') && !name.starts_with("//") && !name.starts_with("/memfd:");
+        // The kernel's own, or a stack.
+        let is_special = name.starts_with('[') && !name.starts_with("[anon") && name != "[heap]";
+        let source = match is_of_file {
+            true => Source::File { path: name.to_owned(), device: device.to_owned(), inode },
+            false => Source::PerfMap { pid: own_pid },
+        };
+        let module = (is_of_file || is_special).then(|| end_of(name));
+        Some(Self { begin, end, offset, source: (!is_special).then(|| Rc::new(source)), module })
     }
 
-    /// Whether it is of a file that can still be found by its path.
-    fn is_of_file(&self) -> bool {
-        self.name.starts_with('/') && !self.name.starts_with("//") && !self.name.starts_with("/memfd:")
+    /// Bytes that it takes, but for some.
+    fn size(&self) -> usize {
+        let path = match self.source.as_deref() {
+            Some(Source::File { path, .. }) => path.len(),
+            _ => 0,
+        };
+        size_of::<Self>() + size_of::<Source>() + path + self.module.as_ref().map_or(0, |module| module.len())
     }
 }
 
@@ -222,11 +237,20 @@ impl Spot {
     }
 
     /// The frames of it, given the names of functions that were found there.
-    pub(super) fn frames(&self, names: Vec<StackFrame>) -> Vec<StackFrame> {
+    pub(super) fn frames(&self, names: Vec<StackFrame>) -> Vec<Arc<StackFrame>> {
         let offset = self.module.is_some().then_some(self.address);
+        let module = self.module.as_deref().map(str::to_owned);
         let jit = self.module.is_none() && !names.is_empty();
-        let here = |frame: StackFrame| StackFrame { module: self.module.clone(), offset, jit, ..frame };
+        let here = |frame| Arc::new(StackFrame { module: module.clone(), offset, jit, ..frame });
         if names.is_empty() { vec![here(StackFrame::default())] } else { names.into_iter().map(here).collect() }
+    }
+}
+
+/// What is shown of a path: each function has it, and it may have thousands of letters.
+fn end_of(path: &str) -> Rc<str> {
+    match path.char_indices().find(|(at, _)| path.len() - at <= MODULE) {
+        Some((at @ 1.., _)) => format!("…{}", &path[at..]).into(),
+        _ => path.into(),
     }
 }
 
@@ -244,19 +268,25 @@ mod tests {
 
     fn process() -> Process {
         let [folder, root, files] = ["/proc/self", "/", "/"].map(|path| folder(path).expect("a folder"));
-        Process { folder, root, files, own_pid: 5, mappings: MAPS.lines().filter_map(Mapping::parse).collect() }
+        Process {
+            folder,
+            root,
+            files,
+            own_pid: 5,
+            mappings: MAPS.lines().filter_map(|line| Mapping::parse(line, 5)).collect(),
+        }
     }
 
     #[test]
     fn addresses_lie_in_files_or_in_what_was_made() {
         let process = process();
-        let file = |path: &str, inode| Some(Source::File { path: path.into(), device: "00:2d".into(), inode });
+        let file = |path: &str, inode| Some(Rc::new(Source::File { path: path.into(), device: "00:2d".into(), inode }));
         let spot = process.spot(0x55d0_c000_1234);
         assert_eq!((spot.source, spot.address), (file("/app/hot", 77), 0x1234));
         assert_eq!(process.spot(0x7f00_0000_0010).source, file("/lib/with a space.so (deleted)", 80));
         for made in [0x7f00_0000_2010, 0x7f00_0000_4010] {
             let spot = process.spot(made);
-            assert_eq!((spot.source, spot.address), (Some(Source::PerfMap { pid: 5 }), made));
+            assert_eq!((spot.source, spot.address), (Some(Rc::new(Source::PerfMap { pid: 5 })), made));
         }
         assert_eq!(process.spot(0x7ffc_0000_0001).module.as_deref(), Some("[vdso]"));
         // What cannot be executed is no code.
@@ -278,6 +308,17 @@ mod tests {
         let found = top(&folder("/proc/self/fd").expect("a folder")).expect("the top");
         let root = folder("/").expect("the root");
         assert_eq!(identity(&found).expect("its status"), identity(&root).expect("its status"));
+    }
+
+    #[test]
+    fn of_a_long_path_the_end_is_shown() {
+        let long = format!("/{}/hot", "é".repeat(MODULE));
+        let shown = end_of(&long);
+        assert!(
+            shown.starts_with("…é") && shown.ends_with("é/hot") && shown.len() <= MODULE + '…'.len_utf8(),
+            "{shown}"
+        );
+        assert_eq!((&*end_of("/app/hot"), &*end_of("")), ("/app/hot", ""));
     }
 
     #[test]

@@ -134,7 +134,7 @@ mod tests {
     /// The file that has the code at an address.
     fn file_at(programs: &Programs, program: ProgramId, address: u64) -> Result<String, String> {
         let process = programs.get(program).map_err(str::to_owned)?;
-        process.spot(address).module.ok_or_else(|| "nothing is there".to_owned())
+        process.spot(address).module.map(|module| module.to_string()).ok_or_else(|| "nothing is there".to_owned())
     }
 
     #[test]

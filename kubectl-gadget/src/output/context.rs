@@ -78,11 +78,15 @@ impl Context {
             self.node = Node { name, ..node };
         }
         self.cgroups.clear();
+        self.forget_stacks();
+        self.signatures.clear();
+        self.nobody = Owner::default();
+    }
+
+    fn forget_stacks(&mut self) {
         self.stacks.clear();
         self.user_stacks.clear();
         self.frames.clear();
-        self.signatures.clear();
-        self.nobody = Owner::default();
     }
 
     /// A sign of life.
@@ -97,6 +101,9 @@ impl Context {
     pub(super) fn learn(&mut self, dictionary: Dictionary) {
         dictionary.gone.iter().for_each(|id| _ = self.cgroups.remove(id));
         self.cgroups.extend(dictionary.cgroups.into_iter().map(|entry| (entry.cgroup, entry.into())));
+        if dictionary.stacks_anew {
+            self.forget_stacks();
+        }
         self.stacks.extend(dictionary.stacks.into_iter().map(|stack| (stack.number, stack.frames)));
         let room = STACKS.saturating_sub(self.frames.len());
         self.frames.extend(dictionary.frames.into_iter().take(room).map(|entry| (entry.id, entry.frame)));
@@ -156,5 +163,23 @@ impl Context {
     /// Who a cgroup belongs to.
     pub(super) fn owner(&self, id: u64) -> &Owner {
         self.cgroups.get(&id).unwrap_or(&self.nobody)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stacks_are_forgotten_when_the_agent_begins_anew() {
+        let mut context = Context::new(String::new(), None);
+        let stack = |number| UserStackEntry { number, ..UserStackEntry::default() };
+        let cgroups = vec![CgroupEntry { cgroup: 1, pod: Some("web".into()), ..CgroupEntry::default() }];
+        context.learn(Dictionary { cgroups, user_stacks: vec![stack(7)], ..Dictionary::default() });
+        context.learn(Dictionary { user_stacks: vec![stack(8)], ..Dictionary::default() });
+        assert!(context.user_stack(7).is_some() && context.user_stack(8).is_some());
+        context.learn(Dictionary { stacks_anew: true, user_stacks: vec![stack(9)], ..Dictionary::default() });
+        assert!(context.user_stack(7).is_none() && context.user_stack(9).is_some());
+        assert!(context.cgroups.contains_key(&1));
     }
 }
