@@ -22,8 +22,8 @@ use crate::runtime::stacks::Stack;
 const BATCH_BYTES: usize = 64 << 10;
 /// Names in one dictionary frame.
 const ENTRIES: usize = 32;
-/// Frames of stacks in one: each has two texts at most, of a kilobyte.
-const STACK_FRAMES: usize = 256;
+/// Frames of stacks in one: each has two kilobytes of text at most, of which JSON may make six times as much.
+const STACK_FRAMES: usize = 64;
 /// Stacks, and frames of them, that a session is told of before it is to forget them.
 const TOLD: usize = 32 << 10;
 /// Bytes of labels that a pod may have in it; Kubernetes has no limit of its own, a frame has.
