@@ -163,7 +163,7 @@ impl Worker {
             }
             self.members.iter_mut().for_each(Member::flush);
             let due_in = self.sampler.as_ref().map_or(tick, Sampler::due_in);
-            if self.is_congested() || self.is_replaying() {
+            if self.is_congested() || self.members.iter().any(Member::is_replaying) {
                 self.ring.pause(NAP);
             } else if self.sums.is_some() && (self.stacks.are_first() || self.waits_since.is_some()) {
                 self.ring.nap(LONG_NAP.min(due_in));
@@ -257,9 +257,9 @@ impl Worker {
         self.tracker.set_interest(self.bit, Some(wanted));
     }
 
-    /// Whether all are leaving, and have what they want but for names: what comes now is nobody's.
+    /// Whether all who are here have what they want, but for names: what comes now is nobody's.
     fn awaits_names_alone(&self) -> bool {
-        self.waits_since.is_some() && self.members.iter().all(|member| member.unread.is_some())
+        self.waits_since.is_some() && self.members.iter().all(|member| member.unread == Some(0))
     }
 
     /// Ends the part of those who are leaving, once they have got what was in the ring when they said so.
@@ -271,7 +271,7 @@ impl Worker {
         }
         self.pass_on_sums();
         if self.stacks.are_open() && self.waits_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
-            return;
+            return self.members.iter_mut().filter(|member| is_done(member)).for_each(|member| member.unread = Some(0));
         }
         if self.waits_since.take().is_some() {
             self.stacks.give_up();
@@ -298,14 +298,17 @@ impl Worker {
             self.members.iter_mut().for_each(|member| member.decide_again(&self.tracker));
         }
         self.hand_out_held();
-        let mut drained = Drained { records: 0, is_all: self.awaits_names_alone() };
+        let mut drained = Drained { records: 0, is_all: false };
+        let is_wanted = !self.awaits_names_alone();
         let most = self.key.ring_bytes as usize / HEADER_SIZE;
         let mut records = std::mem::take(&mut self.records);
         // The ring may fill as fast as it is read, and commands must not wait for ever.
         while !drained.is_all && drained.records <= most && !self.is_congested() {
             records.clear();
             let taken = self.ring.take(&mut records);
-            self.hand_out(&records);
+            if is_wanted {
+                self.hand_out(&records);
+            }
             for unread in self.members.iter_mut().filter_map(|member| member.unread.as_mut()) {
                 *unread = unread.saturating_sub(records.len());
             }
@@ -362,10 +365,6 @@ impl Worker {
         }
         self.members.iter_mut().for_each(Member::flush);
         true
-    }
-
-    fn is_replaying(&self) -> bool {
-        self.members.iter().any(Member::is_replaying)
     }
 
     /// Whether no member can take anything: then nobody loses by it if records wait in the ring. Notices to a recorder must not.

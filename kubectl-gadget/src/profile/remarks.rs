@@ -81,7 +81,10 @@ impl Remarks {
             say(sums, &format!("have functions without names: {reason}"));
         }
         say(&self.unnamed, "have functions without names: their programs are stripped");
-        say(&self.cut, "have stacks that are cut: the kernel gives out no more than 127 frames, and 512 functions are shown of these");
+        say(
+            &self.cut,
+            "have stacks that are cut: the kernel gives out no more than 127 frames, and 512 functions are shown of these",
+        );
         say(
             &self.short,
             "have stacks that end before where their thread began: their programs, or libraries, were built without frame \
