@@ -210,6 +210,13 @@ impl Member {
     /// Has the session forget the stacks that it was told of, once nothing is left of before that needs them.
     fn tell_stacks_anew(&mut self) {
         self.flush();
+        self.forget_told_stacks();
+    }
+
+    /// Each is told of when it comes again.
+    fn forget_told_stacks(&mut self) {
+        self.untold_stacks.clear();
+        self.untold_frames.clear();
         self.told_stacks.clear();
         self.told_frames.clear();
         self.stacks_anew = true;
@@ -253,6 +260,8 @@ impl Member {
             self.untold_frames.clear();
             self.gone.clear();
             self.stacks_anew = false;
+        } else {
+            self.forget_told_stacks();
         }
         let (Ok(refused) | Err(refused)) = offered;
         self.sent += self.in_batch - refused.values().sum::<u64>();

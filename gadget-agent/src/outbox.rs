@@ -80,8 +80,11 @@ impl Outbox {
         if batch.is_empty() {
             return Err(refused);
         }
-        let encoded = needed.iter().filter_map(encode).chain(encode(&Frame::Batch(batch)));
-        state.frames.extend(encoded);
+        for encoded in needed.iter().filter_map(encode) {
+            state.shares.force(encoded.bytes.len());
+            state.frames.push_back(encoded);
+        }
+        state.frames.extend(encode(&Frame::Batch(batch)));
         // Whoever wakes with this in hand only waits for it.
         drop(state);
         self.filled.notify_all();
@@ -183,6 +186,9 @@ impl Outbox {
     fn write_all(&self, frames: &VecDeque<Encoded>, written: &mut u64, output: &mut impl Write) -> io::Result<()> {
         for frame in frames {
             if let Some(bytes) = frame.batch {
+                if !self.is_allowed(*written) {
+                    output.flush()?;
+                }
                 while !self.wait_until_allowed(*written) {
                     // The client must not think that nobody is here.
                     output.write_all(&Frame::Heartbeat(Heartbeat::default()).encode().unwrap_or_default())?;
@@ -193,6 +199,10 @@ impl Outbox {
             output.write_all(&frame.bytes)?;
         }
         output.flush()
+    }
+
+    fn is_allowed(&self, written: u64) -> bool {
+        written < self.lock().allowed
     }
 
     /// Waits until another batch may be written, or nobody wants it any more, for as long as the agent may be silent.

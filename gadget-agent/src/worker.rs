@@ -267,6 +267,7 @@ impl Worker {
         let is_done =
             |member: &Member| member.unread.is_some_and(|unread| is_all || unread == 0) && !member.is_replaying();
         if !self.members.iter().any(is_done) {
+            self.waits_since = None;
             return;
         }
         self.pass_on_sums();
@@ -324,10 +325,10 @@ impl Worker {
 
     /// Hands out what has come since the last sample. What nobody can take is in the next one, unless there is none.
     fn sample(&mut self, is_last: bool) {
-        let is_congested = self.is_congested();
+        let is_unwanted = self.is_congested() || self.awaits_names_alone();
         let Some(sampler) = &mut self.sampler else { return };
         sampler.pass();
-        if is_congested && !is_last {
+        if is_unwanted && !is_last {
             return;
         }
         let mut records = std::mem::take(&mut self.records);
@@ -390,14 +391,15 @@ impl Worker {
                     continue;
                 }
             }
-            self.pass_on(&header, record);
+            self.pass_on(record);
         }
     }
 
     /// Hands out a record, or holds it back if it is not known yet what it is about.
-    fn pass_on(&mut self, header: &Header, record: &[u8]) {
-        if !self.try_to_deliver(header, record) && !self.held.admit(header, record) {
-            for member in self.members.iter_mut().filter(|member| !member.hides(header)) {
+    fn pass_on(&mut self, record: &[u8]) {
+        let Ok(header) = Header::read(record) else { return };
+        if !self.try_to_deliver(&header, record) && !self.held.admit(&header, record) {
+            for member in self.members.iter_mut().filter(|member| !member.hides(&header)) {
                 member.ledger.add(Stage::AgentQueue, "too many records of what has no name yet", header.slot, 1);
             }
         }
@@ -405,11 +407,8 @@ impl Worker {
 
     /// Hands out what was added up until now.
     fn pass_on_sums(&mut self) {
-        for record in self.sums.as_mut().map(Sums::take).unwrap_or_default() {
-            if let Ok(header) = Header::read(&record) {
-                self.pass_on(&header, &record);
-            }
-        }
+        let sums = self.sums.as_mut().map(Sums::take).unwrap_or_default();
+        sums.iter().for_each(|record| self.pass_on(record));
     }
 
     /// Returns whether it is known what the record is about.
@@ -439,11 +438,10 @@ impl Worker {
 
     /// Hands out what was held back, as far as it is known by now what it is about.
     fn hand_out_held(&mut self) {
-        self.stacks.collect();
-        for record in self.held.take() {
-            if let Ok(header) = Header::read(&record) {
-                self.pass_on(&header, &record);
-            }
+        let mut is_all = false;
+        while !is_all {
+            is_all = self.stacks.collect();
+            self.held.take().iter().for_each(|record| self.pass_on(record));
         }
     }
 

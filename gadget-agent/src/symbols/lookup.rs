@@ -16,7 +16,7 @@ const IN_FILE: usize = 32;
 /// The same for a list of what a process has made, which is read from its beginning each time.
 const IN_LIST: usize = 1024;
 /// Bytes of names that are looked for together: what would be more has none.
-const FOUND_BYTES: usize = 2 << 20;
+const FOUND_BYTES: usize = 4 << 20;
 /// Frames that a stack is given: what compilers have put into others may be any number.
 const FRAMES: usize = 512;
 

@@ -3,16 +3,18 @@
 //! Files may be made to take long. So it is the turn of those in the container for which the least time was spent.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::lookup::{Frames, Search};
 use super::process::{Process, RootId};
 use super::{Named, ProgramId, Unnamed, beginning};
 
 /// Stacks that may be in it.
-const MOST: usize = 1024;
+const MOST: usize = 256;
 /// Containers of which it is known how long was spent.
 const CONTAINERS: usize = 1024;
+/// How often half of that is forgotten.
+const HALVED: Duration = Duration::from_secs(30);
 
 /// Stacks of one program, which are looked up together.
 pub(super) struct Task {
@@ -54,6 +56,7 @@ pub(super) fn refuse(stacks: &[Unnamed], problem: &str) {
 pub(super) struct Queue {
     tasks: VecDeque<Task>,
     spent: HashMap<RootId, Duration>,
+    halved: Option<Instant>,
 }
 
 impl Queue {
@@ -90,6 +93,10 @@ impl Queue {
                 self.spent.clear();
             }
             *self.spent.entry(container).or_default() += time;
+            if self.halved.get_or_insert_with(Instant::now).elapsed() >= HALVED {
+                self.spent.values_mut().for_each(|spent| *spent /= 2);
+                self.halved = Some(Instant::now());
+            }
         }
     }
 }

@@ -58,7 +58,7 @@ impl Kernel {
         // Nobody knows, and it is not asked for again.
         self.told += 1;
         let unknown = Arc::new(Stack::unknown_of_kernel(number));
-        self.known.insert(number, Arc::clone(&unknown));
+        self.known.insert(number, Arc::clone(&unknown), 0);
         unknown
     }
 
@@ -74,7 +74,7 @@ impl Kernel {
         if self.told >= self.map.max_entries() as usize / 2 {
             self.make_room();
         }
-        stacks.into_iter().for_each(|stack| self.known.insert(stack.number, Arc::new(Stack::Kernel(stack))));
+        stacks.into_iter().for_each(|stack| self.known.insert(stack.number, Arc::new(Stack::Kernel(stack)), 0));
     }
 
     /// Takes out what was given out.
@@ -88,7 +88,7 @@ impl Kernel {
         named.iter().for_each(|key| _ = self.map.delete(key));
         self.told = 0;
         // They have other numbers when they come again.
-        self.known.forget_former();
+        drop(self.known.forget_former());
     }
 }
 

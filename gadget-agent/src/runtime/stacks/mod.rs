@@ -22,6 +22,8 @@ use user::User;
 /// `GADGET_STACK_NONE` and `GADGET_STACK_UNKEPT` of `gadget.h`.
 const NONE: u64 = 0;
 const UNKEPT: u64 = u64::MAX;
+/// Why a program's stack is unknown.
+const FORGOTTEN: &str = "there were more stacks at once than the agent remembers";
 
 /// A stack whose frames are known, as far as they can be.
 #[derive(Debug)]
@@ -46,7 +48,8 @@ impl Stack {
     }
 
     fn unknown_of_program(number: u64) -> Self {
-        Self::User(UserStackEntry { number, ..UserStackEntry::default() }, Vec::new())
+        let problem = Some(FORGOTTEN.to_owned());
+        Self::User(UserStackEntry { number, problem, ..UserStackEntry::default() }, Vec::new())
     }
 }
 
@@ -86,9 +89,10 @@ impl Stacks {
         stacks
     }
 
-    /// Takes in answers, and makes room for other stacks.
-    pub(crate) fn collect(&mut self) {
-        self.user.iter_mut().for_each(User::collect);
+    /// Takes in answers, and makes room for other stacks. Returns whether these were all: else the others are to be taken in when these were
+    /// used, since they may displace them.
+    pub(crate) fn collect(&mut self) -> bool {
+        self.user.as_mut().is_none_or(User::collect)
     }
 
     /// Asks for what has names only as long as its process is there, if nobody has yet.

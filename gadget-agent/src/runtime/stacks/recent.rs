@@ -4,13 +4,20 @@ use std::collections::HashMap;
 
 /// By number. It is forgotten by halves: what nobody asked for between two times.
 pub(super) struct Recent<T> {
-    latest: HashMap<u64, T>,
-    former: HashMap<u64, T>,
+    latest: HashMap<u64, Learned<T>>,
+    former: HashMap<u64, Learned<T>>,
+    /// Bytes that the latest take.
+    size: usize,
+}
+
+struct Learned<T> {
+    what: T,
+    size: usize,
 }
 
 impl<T> Default for Recent<T> {
     fn default() -> Self {
-        Self { latest: HashMap::new(), former: HashMap::new() }
+        Self { latest: HashMap::new(), former: HashMap::new(), size: 0 }
     }
 }
 
@@ -18,9 +25,9 @@ impl<T> Recent<T> {
     /// What has this number, if that was not forgotten.
     pub(super) fn get(&mut self, number: u64) -> Option<&T> {
         if let Some(former) = self.former.remove(&number) {
-            self.latest.insert(number, former);
+            self.insert(number, former.what, former.size);
         }
-        self.latest.get(&number)
+        self.latest.get(&number).map(|learned| &learned.what)
     }
 
     /// Whether it was not forgotten.
@@ -28,19 +35,34 @@ impl<T> Recent<T> {
         self.latest.contains_key(&number) || self.former.contains_key(&number)
     }
 
-    pub(super) fn insert(&mut self, number: u64, learned: T) {
+    /// Learns something that takes so many bytes.
+    pub(super) fn insert(&mut self, number: u64, what: T, size: usize) {
         self.former.remove(&number);
-        self.latest.insert(number, learned);
+        self.size += size;
+        if let Some(before) = self.latest.insert(number, Learned { what, size }) {
+            self.size -= before.size;
+        }
     }
 
     /// What was learned, or asked for, since something was last forgotten.
-    pub(super) fn latest(&self) -> &HashMap<u64, T> {
-        &self.latest
+    pub(super) fn latest(&self) -> impl Iterator<Item = (u64, &T)> {
+        self.latest.iter().map(|(number, learned)| (*number, &learned.what))
     }
 
-    /// Forgets what nobody has asked for since it was called before.
-    pub(super) fn forget_former(&mut self) {
-        self.former = std::mem::take(&mut self.latest);
+    /// How many these are.
+    pub(super) fn count(&self) -> usize {
+        self.latest.len()
+    }
+
+    /// Bytes that these take.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Forgets what nobody has asked for since it was called before. Returns the numbers.
+    pub(super) fn forget_former(&mut self) -> impl Iterator<Item = u64> {
+        self.size = 0;
+        std::mem::replace(&mut self.former, std::mem::take(&mut self.latest)).into_keys()
     }
 }
 
@@ -51,13 +73,14 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_not_forgotten() {
         let mut recent = Recent::default();
-        recent.insert(1, "a");
-        recent.insert(2, "b");
-        recent.forget_former();
-        assert_eq!((recent.get(1).copied(), recent.has(2), recent.latest().len()), (Some("a"), true, 1));
-        recent.forget_former();
+        recent.insert(1, "a", 10);
+        recent.insert(2, "b", 5);
+        assert_eq!((recent.forget_former().count(), recent.size()), (0, 0));
+        assert_eq!((recent.get(1).copied(), recent.has(2)), (Some("a"), true));
+        assert_eq!((recent.count(), recent.size()), (1, 10));
+        assert_eq!(recent.forget_former().collect::<Vec<_>>(), [2]);
         assert_eq!((recent.get(1).copied(), recent.get(2).copied()), (Some("a"), None));
-        recent.insert(1, "c");
-        assert_eq!(recent.get(1), Some(&"c"));
+        recent.insert(1, "c", 7);
+        assert_eq!((recent.get(1).copied(), recent.size()), (Some("c"), 7));
     }
 }

@@ -54,8 +54,6 @@ pub(super) struct User {
     are_first: bool,
     /// `None` is open.
     known: Recent<Option<Arc<Stack>>>,
-    /// Bytes that the latest of these take.
-    size: usize,
     open: usize,
     frames: Frames,
     symbols: Option<Symbols>,
@@ -75,7 +73,6 @@ impl User {
             called: HashSet::new(),
             are_first: false,
             known: Recent::default(),
-            size: 0,
             open: 0,
             frames: Frames::default(),
             symbols,
@@ -98,12 +95,16 @@ impl User {
         self.known.get(number).cloned().flatten()
     }
 
-    /// Takes in answers, and makes room for other stacks.
-    pub(super) fn collect(&mut self) {
-        while let Ok(named) = self.answers.1.try_recv() {
-            self.name(named);
+    /// Takes in answers, and makes room for other stacks. Returns whether these were all.
+    pub(super) fn collect(&mut self) -> bool {
+        let mut taken = 0;
+        while taken < KNOWN_BYTES / 2
+            && let Ok(named) = self.answers.1.try_recv()
+        {
+            taken += self.name(named);
         }
         self.make_room();
+        taken < KNOWN_BYTES / 2
     }
 
     /// Some found no room.
@@ -123,9 +124,8 @@ impl User {
 
     /// Leaves those that have no names yet without.
     pub(super) fn give_up(&mut self) {
-        let is_open = |(number, stack): (&u64, &Option<_>)| stack.is_none().then_some(*number);
-        let open: Vec<u64> = self.known.latest().iter().filter_map(is_open).collect();
-        open.into_iter().for_each(|number| self.name(Named::nothing(number, LATE)));
+        let open: Vec<u64> = self.open_ones().collect();
+        open.into_iter().for_each(|number| _ = self.name(Named::nothing(number, LATE)));
     }
 
     fn find(&mut self, number: u64) -> Option<Addresses> {
@@ -169,12 +169,12 @@ impl User {
         }
     }
 
-    /// A stack is open no longer.
-    fn name(&mut self, named: Named) {
+    /// A stack is open no longer. Returns how many bytes it takes.
+    fn name(&mut self, named: Named) -> usize {
         let Named { number, frames, cut, short, problem } = named;
         // It may have been given up.
         if !matches!(self.known.get(number), Some(None)) {
-            return;
+            return 0;
         }
         self.open -= 1;
         let cut = cut || frames.iter().filter(|frame| !frame.inlined).count() >= FRAMES;
@@ -185,23 +185,26 @@ impl User {
         let entry =
             UserStackEntry { number, frames: frames.iter().map(|frame| frame.id).collect(), cut, short, problem };
         self.learn(number, Some(Stack::User(entry, frames)), size);
+        size
     }
 
     fn learn(&mut self, number: u64, stack: Option<Stack>, size: usize) {
-        if self.known.latest().len() >= KNOWN || self.size >= KNOWN_BYTES {
+        if self.known.count() >= KNOWN || self.known.size() >= KNOWN_BYTES {
             self.forget_former();
         }
-        self.size += size;
-        self.known.insert(number, stack.map(Arc::new));
+        self.known.insert(number, stack.map(Arc::new), size);
     }
 
     fn forget_former(&mut self) {
         // Somebody waits for these.
-        let is_open = |(number, stack): (&u64, &Option<_>)| stack.is_none().then_some(*number);
-        let open: Vec<u64> = self.known.latest().iter().filter_map(is_open).collect();
-        self.known.forget_former();
-        open.into_iter().for_each(|number| self.known.insert(number, None));
-        self.size = 0;
+        let open: Vec<u64> = self.open_ones().collect();
+        // What comes again is put there again.
+        self.known.forget_former().for_each(|number| _ = self.stacks.delete(&number.to_ne_bytes()));
+        open.into_iter().for_each(|number| self.known.insert(number, None, 0));
+    }
+
+    fn open_ones(&self) -> impl Iterator<Item = u64> {
+        self.known.latest().filter(|(_, stack)| stack.is_none()).map(|(number, _)| number)
     }
 }
 
