@@ -183,7 +183,9 @@ impl Member {
             self.untold.push(Arc::clone(cgroup));
         }
         if self.told_stacks.len().max(self.told_frames.len()) >= TOLD {
-            self.tell_stacks_anew();
+            // Nothing may be left that needs what is forgotten.
+            self.flush();
+            self.forget_told_stacks();
         }
         for stack in stacks {
             if !self.told_stacks.insert(stack.number()) {
@@ -207,13 +209,7 @@ impl Member {
         true
     }
 
-    /// Has the session forget the stacks that it was told of, once nothing is left of before that needs them.
-    fn tell_stacks_anew(&mut self) {
-        self.flush();
-        self.forget_told_stacks();
-    }
-
-    /// Each is told of when it comes again.
+    /// Has the session forget the stacks that it was told of: each is told of when it comes again.
     fn forget_told_stacks(&mut self) {
         self.untold_stacks.clear();
         self.untold_frames.clear();

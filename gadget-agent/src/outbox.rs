@@ -45,6 +45,17 @@ impl State {
     fn is_open(&self) -> bool {
         !self.closed && !self.broken
     }
+
+    /// Lets a frame in whatever is waiting.
+    fn force(&mut self, frame: Encoded) {
+        self.shares.force(frame.bytes.len());
+        self.frames.push_back(frame);
+    }
+
+    /// Whether another batch may be written after so many bytes of others.
+    fn allows(&self, written: u64) -> bool {
+        written < self.allowed
+    }
 }
 
 /// A frame's bytes.
@@ -80,10 +91,7 @@ impl Outbox {
         if batch.is_empty() {
             return Err(refused);
         }
-        for encoded in needed.iter().filter_map(encode) {
-            state.shares.force(encoded.bytes.len());
-            state.frames.push_back(encoded);
-        }
+        needed.iter().filter_map(encode).for_each(|frame| state.force(frame));
         state.frames.extend(encode(&Frame::Batch(batch)));
         // Whoever wakes with this in hand only waits for it.
         drop(state);
@@ -96,8 +104,7 @@ impl Outbox {
         let Some(encoded) = encode(frame) else { return };
         let mut state = self.lock();
         if state.is_open() {
-            state.shares.force(encoded.bytes.len());
-            state.frames.push_back(encoded);
+            state.force(encoded);
             drop(state);
             self.filled.notify_all();
         }
@@ -186,7 +193,7 @@ impl Outbox {
     fn write_all(&self, frames: &VecDeque<Encoded>, written: &mut u64, output: &mut impl Write) -> io::Result<()> {
         for frame in frames {
             if let Some(bytes) = frame.batch {
-                if !self.is_allowed(*written) {
+                if !self.lock().allows(*written) {
                     output.flush()?;
                 }
                 while !self.wait_until_allowed(*written) {
@@ -201,13 +208,9 @@ impl Outbox {
         output.flush()
     }
 
-    fn is_allowed(&self, written: u64) -> bool {
-        written < self.lock().allowed
-    }
-
     /// Waits until another batch may be written, or nobody wants it any more, for as long as the agent may be silent.
     fn wait_until_allowed(&self, written: u64) -> bool {
-        let must_wait = |state: &mut State| !state.broken && written >= state.allowed;
+        let must_wait = |state: &mut State| !state.broken && !state.allows(written);
         let at_most = Duration::from_secs(HEARTBEAT_SECONDS);
         let waited = self.allowed.wait_timeout_while(self.lock(), at_most, must_wait);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()

@@ -157,8 +157,8 @@ impl Worker {
                 self.members.retain(|member| !member.is_given_up());
             }
             // Who comes is in more of a hurry than who has much already.
-            let can_be_relieved = drained.records == 0 && self.recording.is_some();
-            if self.list() || can_be_relieved && self.recording.as_mut().is_some_and(Recording::relieve) {
+            let is_quiet = drained.records == 0;
+            if self.list() || is_quiet && self.recording.as_mut().is_some_and(Recording::relieve) {
                 continue;
             }
             self.members.iter_mut().for_each(Member::flush);
@@ -272,7 +272,8 @@ impl Worker {
         }
         self.pass_on_sums();
         if self.stacks.are_open() && self.waits_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
-            return self.members.iter_mut().filter(|member| is_done(member)).for_each(|member| member.unread = Some(0));
+            self.members.iter_mut().filter(|member| is_done(member)).for_each(|member| member.unread = Some(0));
+            return;
         }
         if self.waits_since.take().is_some() {
             self.stacks.give_up();

@@ -92,12 +92,7 @@ impl Cgroup {
 
     /// The sum of the largest resident sizes that its processes have had, in bytes.
     pub(crate) fn peak_memory(&self) -> Result<u64> {
-        let of = |pid: &u32| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-            peak.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) << 10
-        };
-        Ok(self.pids()?.iter().map(of).sum())
+        Ok(self.pids()?.iter().filter_map(|pid| tests::memory(pid, "VmHWM")).sum())
     }
 }
 

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use nix::unistd::Pid;
 use serde_json::Value;
 use tests::scenarios::profile::{assert_share, runs_in, sum};
-use tests::{Client, Daemon, Folder, Pod, client_output, dist, loads_programs, shared_folder, wait_for};
+use tests::{Client, Daemon, Folder, Pod, client_output, dist, loads_programs, memory, shared_folder, wait_for};
 
 use crate::profiles::{frame, of_pod, profiled, run, samples};
 
@@ -129,7 +128,7 @@ fn stacks_without_end() {
     let options =
         ["profile", "--local", "-p", "endless", "--freq", "999", "--timeout", "8s", "--socket", daemon.socket()];
     let output = client_output(&options);
-    let memory = most_memory(daemon.process.pid());
+    let memory = memory(daemon.process.pid(), "VmHWM").unwrap();
     assert!(memory < MEMORY, "{} MiB", memory >> 20);
     let [table, said] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
     assert!(output.status.success() && said.contains("have stacks that are cut"), "{said}");
@@ -138,13 +137,6 @@ fn stacks_without_end() {
     let count: u64 = line.split_whitespace().nth(2).unwrap().parse().unwrap();
     assert!((999..2 * 8 * 999).contains(&count), "{line}");
     assert!(table.contains("leaf") && table.contains("f0_xxx"), "{}", table.lines().take(4).collect::<String>());
-}
-
-/// The most memory that a process had so far, in bytes.
-fn most_memory(pid: Pid) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-    most.unwrap().parse::<u64>().unwrap() << 10
 }
 
 /// Programs whose descriptions say that they are larger than any memory, or than what their reader has, and files that are no programs

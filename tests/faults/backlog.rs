@@ -2,20 +2,13 @@
 
 use gadgets::wire::{Frame, Heartbeat};
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
 use crate::client::{Client, Ended};
 use tests::fake::{FakeAgent, FakeCluster, now};
+use tests::memory;
 
 /// Twice what may wait, what a client needs anyway, and some air.
 const MEMORY: u64 = 150 << 20;
-
-/// Memory that a process has now, in bytes.
-fn resident(pid: Pid) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-}
 
 /// The client must take all in, and keep saying that it lives.
 async fn must_stay_alive(client: &Client, agents: &mut [FakeAgent]) {
@@ -25,7 +18,7 @@ async fn must_stay_alive(client: &Client, agents: &mut [FakeAgent]) {
             agent.hear_until(&Frame::Heartbeat(Heartbeat::default())).await;
         }
     }
-    let memory = resident(client.pid());
+    let memory = memory(client.pid(), "VmRSS").unwrap();
     assert!(memory < MEMORY, "{} MiB", memory >> 20);
 }
 

@@ -58,6 +58,13 @@ pub fn script_output(script: &str, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Memory of a process in bytes, by its name in `/proc/PID/status`: `VmRSS` is what it has, `VmHWM` the most that it had. `None` if it is gone.
+pub fn memory(pid: impl std::fmt::Display, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+}
+
 /// Kills what a test started, should it fail on the way.
 pub struct Process(pub Child);
 

@@ -99,10 +99,8 @@ impl Search {
     pub(super) fn go_on(&mut self, lookup: &mut Lookup, process: &Process) {
         let Some((place, addresses)) = self.unasked.pop_front() else { return };
         let Some(source) = place.source.clone() else { return };
-        let answer = match self.size {
-            0..FOUND_BYTES => lookup.ask(process, &source, &addresses),
-            _ => Some(Err(DEAR)),
-        };
+        let has_room = self.size < FOUND_BYTES;
+        let answer = if has_room { lookup.ask(process, &source, &addresses) } else { Some(Err(DEAR)) };
         match answer {
             None => self.unasked.push_front((place, addresses)),
             Some(Ok(names)) => {

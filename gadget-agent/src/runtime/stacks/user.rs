@@ -179,9 +179,8 @@ impl User {
         self.open -= 1;
         let cut = cut || frames.iter().filter(|frame| !frame.inlined).count() >= FRAMES;
         let short = short && !cut;
-        let before = self.frames.ever;
-        let frames: Vec<_> = frames.into_iter().map(|frame| self.frames.number(frame)).collect();
-        let size = frames.len() * (size_of::<u64>() + size_of::<Arc<FrameEntry>>()) + (self.frames.ever - before);
+        let (frames, sizes): (Vec<_>, Vec<_>) = frames.into_iter().map(|frame| self.frames.number(frame)).unzip();
+        let size = frames.len() * (size_of::<u64>() + size_of::<Arc<FrameEntry>>()) + sizes.iter().sum::<usize>();
         let entry =
             UserStackEntry { number, frames: frames.iter().map(|frame| frame.id).collect(), cut, short, problem };
         self.learn(number, Some(Stack::User(entry, frames)), size);
@@ -214,15 +213,14 @@ struct Frames {
     numbered: HashMap<Arc<StackFrame>, Arc<FrameEntry>>,
     /// Bytes that these take.
     size: usize,
-    /// The same of all that there ever were.
-    ever: usize,
     last: u64,
 }
 
 impl Frames {
-    fn number(&mut self, frame: Arc<StackFrame>) -> Arc<FrameEntry> {
+    /// A frame with its number, and how many bytes that takes which were not taken before.
+    fn number(&mut self, frame: Arc<StackFrame>) -> (Arc<FrameEntry>, usize) {
         if let Some(known) = self.numbered.get(&frame) {
-            return Arc::clone(known);
+            return (Arc::clone(known), 0);
         }
         if self.numbered.len() >= NUMBERED || self.size >= NUMBERED_BYTES {
             self.numbered.clear();
@@ -233,9 +231,8 @@ impl Frames {
         // Once as it came, and once with its number.
         let size = 2 * frame.size();
         self.size += size;
-        self.ever += size;
         self.numbered.insert(frame, Arc::clone(&entry));
-        entry
+        (entry, size)
     }
 }
 
@@ -283,14 +280,15 @@ mod tests {
     fn frames_take_bounded_memory() {
         let named = |name: String| Arc::new(StackFrame { function: Some(name), ..StackFrame::default() });
         let mut frames = Frames::default();
-        let first = frames.number(named("f".into()));
-        assert_eq!(frames.number(named("f".into())), first);
+        let (first, size) = frames.number(named("f".into()));
+        assert!(size > 0);
+        assert_eq!(frames.number(named("f".into())), (first, 0));
         let long = NUMBERED_BYTES / 100;
         for number in 0..1000 {
             frames.number(named(format!("{number}{}", "x".repeat(long))));
             assert!(frames.size <= NUMBERED_BYTES + 4 * long, "{}", frames.size);
         }
         // It was forgotten.
-        assert_eq!((frames.number(named("f".into())).id, frames.last), (1002, 1002));
+        assert_eq!((frames.number(named("f".into())).0.id, frames.last), (1002, 1002));
     }
 }
