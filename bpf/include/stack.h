@@ -47,6 +47,12 @@ struct {
 	__type(value, struct gadget_stack_buffer);
 } gadget_stack_buffers SEC(".maps");
 
+/* How many new stacks may come before user space is called, by gadgets that call it for some records only: there is room for some thousand. */
+#define STACKS_WITHOUT_CALL 512
+
+/* Those of the kernel and of programs. */
+__u64 gadget_stacks_since_call;
+
 static __always_inline __u64 hash_with(__u64 hash, __u64 value)
 {
 	hash = (hash ^ value) * 0x9e3779b97f4a7c15;
@@ -87,6 +93,7 @@ static __always_inline gadget_kernel_stack kept_kernel_stack(struct gadget_stack
 	if (!kept) {
 		stack->number = stack_number((__u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32());
 		stack->is_named = 0;
+		gadget_stacks_since_call++;
 		bpf_map_update_elem(&gadget_stacks, &hash, stack, BPF_NOEXIST);
 		/* Perhaps another CPU was faster. */
 		kept = bpf_map_lookup_elem(&gadget_stacks, &hash);

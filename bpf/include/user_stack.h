@@ -24,17 +24,12 @@ struct {
 	__type(value, __u8);
 } gadget_user_programs SEC(".maps");
 
-/* How many new stacks may come before it is called anyway: there is room for some thousand. */
-#define STACKS_WITHOUT_CALL 512
-
-__u64 gadget_stacks_since_call;
-
-/* Whether user space is to be called for what has a new stack, if it is anybody. */
+/* Whether user space is to be called for what has a new stack, if it is anybody: since it has none yet, or since there are many. */
 static __always_inline bool is_to_be_called(const struct gadget_program *program)
 {
-	if (!program->pid)
-		return false;
-	return !bpf_map_lookup_elem(&gadget_user_programs, program) || ++gadget_stacks_since_call >= STACKS_WITHOUT_CALL;
+	bool is_first = program->pid && !bpf_map_lookup_elem(&gadget_user_programs, program);
+
+	return is_first || gadget_stacks_since_call >= STACKS_WITHOUT_CALL;
 }
 
 static __always_inline void was_called(const struct gadget_program *program)
@@ -42,7 +37,8 @@ static __always_inline void was_called(const struct gadget_program *program)
 	__u8 yes = 1;
 
 	gadget_stacks_since_call = 0;
-	bpf_map_update_elem(&gadget_user_programs, program, &yes, BPF_ANY);
+	if (program->pid)
+		bpf_map_update_elem(&gadget_user_programs, program, &yes, BPF_ANY);
 }
 
 /* What the current task runs. */
@@ -73,6 +69,7 @@ static __always_inline gadget_user_stack kept_user_stack(struct gadget_stack *st
 	stack->number = number;
 	if (bpf_map_update_elem(&gadget_user_stacks, &number, stack, BPF_ANY))
 		return GADGET_STACK_UNKEPT;
+	gadget_stacks_since_call++;
 	*whose = stack->program;
 	return number;
 }

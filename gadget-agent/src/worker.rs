@@ -157,8 +157,7 @@ impl Worker {
                 self.members.retain(|member| !member.is_given_up());
             }
             // Who comes is in more of a hurry than who has much already.
-            let is_quiet = drained.records == 0;
-            if self.list() || is_quiet && self.recording.as_mut().is_some_and(Recording::relieve) {
+            if self.list() || drained.records == 0 && self.recording.as_mut().is_some_and(Recording::relieve) {
                 continue;
             }
             self.members.iter_mut().for_each(Member::flush);
@@ -393,6 +392,9 @@ impl Worker {
                 }
             }
             self.pass_on(record);
+        }
+        if self.stacks.are_many() {
+            self.pass_on_sums();
         }
     }
 

@@ -100,7 +100,11 @@ impl Process {
         if mappings.is_empty() {
             return Err(GONE.to_owned());
         }
-        let refused = |error| format!("the agent may not look at the process's files: {error}");
+        let refused = |error: io::Error| {
+            // One that waits for its parent has no files any more, and of one that is gone nothing may be looked at.
+            let is_gone = error.kind() == io::ErrorKind::NotFound || read(&process, "stat").is_err();
+            if is_gone { GONE.to_owned() } else { format!("the agent may not look at the process's files: {error}") }
+        };
         let root = openat(&process, "root", FOLDER, Mode::empty()).map_err(|error| refused(error.into()))?;
         let files = top(&root).map_err(refused)?;
         // Last: what it is now it has been all the time, since it was already when its stack was taken.

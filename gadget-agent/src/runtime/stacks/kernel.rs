@@ -1,5 +1,6 @@
 //! Stacks of the kernel, which names its functions itself. See `bpf/stacks.bpf.c`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use gadgets::wire::StackEntry;
@@ -16,6 +17,8 @@ const IS_NAMED: usize = 12;
 const MAP: &str = "gadget_stacks";
 /// What the names of some stacks fit into, in bytes.
 const NAMES: usize = 8 << 10;
+/// How many may wait for their names: `STACKS_WITHOUT_CALL` of `stack.h`.
+const MANY: usize = 512;
 /// What a function is called that the kernel does not know.
 const UNKNOWN: &str = "[unknown]";
 /// How the names of functions begin through which the kernel comes to a BPF program.
@@ -33,6 +36,8 @@ pub(super) struct Kernel {
     told: usize,
     /// At least those.
     known: Recent<Arc<Stack>>,
+    /// Those that have come, and may be in the map without having been given out.
+    unnamed: HashSet<u64>,
 }
 
 impl Kernel {
@@ -43,7 +48,19 @@ impl Kernel {
             Plan { object: bpf::object("stacks").unwrap_or_default(), shared: [(MAP, &map)].into(), ..Plan::default() };
         let mut links = load::attach_all(&load::load(&plan)?)?;
         let iterator = links.pop().ok_or_else(|| Refusal::of_object("name stacks", "there is no program for that"))?;
-        Ok(Self { map, iterator, told: 0, known: Recent::default() })
+        Ok(Self { map, iterator, told: 0, known: Recent::default(), unnamed: HashSet::new() })
+    }
+
+    /// One with this number has come, and will be asked for.
+    pub(super) fn expect(&mut self, number: u64) {
+        if !self.known.has(number) {
+            self.unnamed.insert(number);
+        }
+    }
+
+    /// Whether so many have come that they should be asked for.
+    pub(super) fn are_many(&self) -> bool {
+        self.unnamed.len() >= MANY
     }
 
     /// The one with this number.
@@ -64,6 +81,7 @@ impl Kernel {
 
     /// Learns those that have come since the last time.
     fn learn(&mut self) {
+        self.unnamed.clear();
         let mut text = Vec::with_capacity(NAMES);
         // What has come is not written again.
         if let Err(error) = sample::read(&self.iterator, &mut text) {

@@ -95,15 +95,22 @@ impl Stacks {
         self.user.as_mut().is_none_or(User::collect)
     }
 
-    /// Asks for what has names only as long as its process is there, if nobody has yet.
+    /// A record has come, and will be asked about: asks for what has names only as long as its process is there, if nobody has yet.
     pub(crate) fn expect(&mut self, header: &Header, record: &[u8]) {
         for (of, number) in self.places_in(header, record).collect::<Vec<_>>() {
-            match (of, number, &mut self.user) {
-                (Of::User, UNKEPT, Some(user)) => user.were_lost(),
-                (Of::User, number, Some(user)) if number != NONE => _ = user.look(number),
+            match (of, &mut self.user, &mut self.kernel) {
+                _ if number == NONE => {}
+                (Of::User, Some(user), _) if number == UNKEPT => user.were_lost(),
+                (Of::User, Some(user), _) => _ = user.look(number),
+                (Of::Kernel, _, Some(kernel)) if number != UNKEPT => kernel.expect(number),
                 _ => {}
             }
         }
+    }
+
+    /// Whether so many have come that their records should be asked about: there would be no room for others.
+    pub(crate) fn are_many(&self) -> bool {
+        self.kernel.as_ref().is_some_and(Kernel::are_many)
     }
 
     /// Whether it is known what a record's stacks are, as far as it can be.
