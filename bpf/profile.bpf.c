@@ -174,7 +174,8 @@ struct {
 
 static __always_inline enum activity activity_of(struct task_struct *task)
 {
-	const __u32 interruptible = 0x1, uninterruptible_state = 0x2, no_load = 0x400;
+	/* Stopped, traced and parked is asleep until somebody says so; a lock may sleep since 5.15, and who is frozen has a state since 6.1. */
+	const __u32 interruptible = 0x1 | 0x4 | 0x8 | 0x40, uninterruptible_state = 0x2 | 0x1000 | 0x8000, no_load = 0x400;
 	__u32 state = task_run_state(task);
 
 	if (!(state & (interruptible | uninterruptible_state)))

@@ -9,6 +9,8 @@
 
 #define PIPEFS_MAGIC 0x50495045
 #define ANON_INODE_FS_MAGIC 0x09041934
+#define NSFS_MAGIC 0x6e736673
+#define PIDFS_MAGIC 0x50494446 /* 6.9; before, pidfds are like what the kernel makes for eventfd */
 
 /* Of inode's i_mode, above the permissions. */
 enum file_type {
@@ -28,7 +30,7 @@ struct open_file {
 	gadget_uid uid GADGET_DOC("user id");
 	char comm[TASK_COMM_LEN] GADGET_DOC("name of the process");
 	__u32 fd GADGET_DOC("descriptor");
-	enum file_type kind GADGET_DOC("what it is: a file, directory, device, pipe, socket, or what the kernel made for eventfd and the like");
+	enum file_type kind GADGET_DOC("what it is: a file, directory, device, pipe, socket, or what the kernel made for eventfd, namespaces and the like");
 	gadget_open_flags flags GADGET_DOC("flags with which it is open now");
 	gadget_bytes offset GADGET_DOC("where the next read or write begins");
 	gadget_bytes size GADGET_DOC("size of the file");
@@ -42,7 +44,23 @@ GADGET_STREAM(events, struct open_file, 0);
 
 static __always_inline enum file_type type_of(struct inode *inode, __u64 system)
 {
-	return system == ANON_INODE_FS_MAGIC ? anonymous : BPF_CORE_READ(inode, i_mode) >> 12;
+	if (system == ANON_INODE_FS_MAGIC || system == NSFS_MAGIC || system == PIDFS_MAGIC)
+		return anonymous;
+	return BPF_CORE_READ(inode, i_mode) >> 12;
+}
+
+/* What an anonymous one is called: [eventfd], [pidfd]; of a namespace, what it is one of. */
+static __always_inline void name_anonymous(char *name, struct file *file, struct inode *inode, __u64 system)
+{
+	const void *called = BPF_CORE_READ(file, f_path.dentry, d_name.name);
+	struct ns_common *namespace = BPF_CORE_READ(inode, i_private);
+
+	if (system == NSFS_MAGIC)
+		called = BPF_CORE_READ(namespace, ops, name);
+	if (system == PIDFS_MAGIC)
+		__builtin_memcpy(name, "[pidfd]", sizeof("[pidfd]"));
+	else
+		bpf_probe_read_kernel_str(name, TASK_COMM_LEN, called);
 }
 
 SEC("iter/task_file")
@@ -71,7 +89,7 @@ int list_files(struct bpf_iter__task_file *ctx)
 	open.links = BPF_CORE_READ(inode, i_nlink);
 	open.path.offset = sizeof(open);
 	if (open.kind == anonymous)
-		bpf_probe_read_kernel_str(open.name, sizeof(open.name), BPF_CORE_READ(file, f_path.dentry, d_name.name));
+		name_anonymous(open.name, file, inode, system);
 	else if (system != PIPEFS_MAGIC && system != SOCKFS_MAGIC)
 		path = file_path(file, task);
 	length = path ? path->length : 0;

@@ -15,8 +15,13 @@ enum task_state {
 	traced = 8,
 	dead = 16,
 	zombie = 32,
+	parked = 64,
 	idle = 1026,
 };
+
+/* It waits for a lock where spinlocks sleep (5.15), or is frozen (6.1): as for anything that nothing interrupts. */
+#define TASK_RTLOCK_WAIT 0x1000
+#define TASK_FROZEN 0x8000
 
 struct process {
 	struct gadget_header header;
@@ -26,7 +31,7 @@ struct process {
 	__u32 own_pid GADGET_DOC("process id as the process itself sees it: in its own pid namespace");
 	gadget_uid uid GADGET_DOC("user id");
 	__u32 threads GADGET_DOC("how many threads the process has");
-	enum task_state state GADGET_DOC("what it does: it runs or could, sleeps, waits for what nothing interrupts, is stopped, traced, or has ended and waits for its parent");
+	enum task_state state GADGET_DOC("what it does: it runs or could, sleeps, waits for what nothing interrupts, is stopped, traced, parked by the kernel, or has ended and waits for its parent");
 	char comm[TASK_COMM_LEN] GADGET_DOC("name of the process, or thread");
 	gadget_age age GADGET_DOC("how long ago it was started");
 };
@@ -35,12 +40,14 @@ GADGET_STREAM(events, struct process, 0);
 
 static __always_inline enum task_state state_of(struct task_struct *task)
 {
-	const __u32 told = running | sleeping | uninterruptible | stopped | traced;
+	const __u32 told = running | sleeping | uninterruptible | stopped | traced | parked;
 	__u32 state = task_run_state(task), ended = BPF_CORE_READ(task, exit_state);
 
 	if (ended)
 		return ended & zombie ? zombie : dead;
-	return state == idle ? idle : state & told;
+	if ((state & idle) == idle)
+		return idle;
+	return state & (TASK_RTLOCK_WAIT | TASK_FROZEN) ? uninterruptible : state & told;
 }
 
 SEC("iter/task")

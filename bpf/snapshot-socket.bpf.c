@@ -112,9 +112,10 @@ struct unix_record {
 	char path[UNIX_PATH_MAX + 4];
 };
 
-/* Bytes in the queue of what has come. */
+/* Bytes in the queue of what has come, of a Unix socket. */
 static __always_inline __u64 queued_bytes(struct sock *sk)
 {
+	struct unix_skb_parms *parms;
 	struct sk_buff *end = (void *)sk + bpf_core_field_offset(sk->sk_receive_queue), *packet;
 	__u64 bytes = 0;
 	int i;
@@ -123,7 +124,8 @@ static __always_inline __u64 queued_bytes(struct sock *sk)
 	for (i = 0; i < PACKETS_MAX; i++) {
 		if (!packet || packet == end)
 			break;
-		bytes += BPF_CORE_READ(packet, len);
+		parms = (void *)packet + bpf_core_field_offset(packet->cb);
+		bytes += BPF_CORE_READ(packet, len) - BPF_CORE_READ(parms, consumed);
 		packet = BPF_CORE_READ(packet, next);
 	}
 	return bytes;

@@ -7,12 +7,16 @@
 #include "compat.h"
 #include "gadget.h"
 
-/* Whether a thread shares its files with its process, as nearly all do. */
+/* Whether a thread shares its files with its process, as nearly all do; or with the thread before it, if the first one has ended. */
 static __always_inline bool shares_files(struct task_struct *task)
 {
-	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader), *before;
+	struct files_struct *files = BPF_CORE_READ(task, files), *of_leader = BPF_CORE_READ(leader, files);
 
-	return task != leader && BPF_CORE_READ(leader, files) == BPF_CORE_READ(task, files);
+	if (task == leader || of_leader)
+		return task != leader && of_leader == files;
+	before = (void *)BPF_CORE_READ(task, thread_node.prev) - bpf_core_field_offset(task->thread_node);
+	return BPF_CORE_READ(before, files) == files;
 }
 
 /* The file behind a descriptor; NULL if there is none. */

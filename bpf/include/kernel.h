@@ -31,8 +31,18 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct proc_ns_operations {
+	const char *name;
+};
+
 struct ns_common {
 	unsigned int inum;
+	const struct proc_ns_operations *ops;
+};
+
+struct list_head {
+	struct list_head *next;
+	struct list_head *prev;
 };
 
 struct mnt_namespace {
@@ -103,6 +113,7 @@ struct inode {
 	unsigned int i_nlink;
 	unsigned long i_ino;
 	__s64 i_size;
+	void *i_private;
 };
 
 struct file {
@@ -166,6 +177,7 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct pid *thread_pid;
 	struct signal_struct *signal;
+	struct list_head thread_node; /* in the list of the process's threads, of which the leader is the first */
 	struct mm_struct *mm;
 	const struct cred *cred;
 	struct nsproxy *nsproxy;
@@ -280,7 +292,13 @@ struct sk_buff {
 	__u16 network_header;
 	unsigned char *head;
 	unsigned int len;
+	char cb[48]; /* whoever has it just now keeps here what it wants */
 	struct sk_buff *next;
+};
+
+/* What Unix sockets keep there. */
+struct unix_skb_parms {
+	__u32 consumed; /* bytes that were read already */
 };
 
 struct sk_buff_head {

@@ -12,6 +12,7 @@ use crate::error::AgentError;
 
 pub(crate) const TRACEFS: &str = "/sys/kernel/tracing";
 pub(crate) const BTF: &str = "/sys/kernel/btf/vmlinux";
+pub(crate) const CAP_SYS_CHROOT: u64 = 1 << 18;
 pub(crate) const CAP_SYS_PTRACE: u64 = 1 << 19;
 pub(crate) const CAP_SYS_ADMIN: u64 = 1 << 21;
 pub(crate) const CAP_SYS_RESOURCE: u64 = 1 << 24;

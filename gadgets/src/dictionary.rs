@@ -58,6 +58,9 @@ pub struct StackEntry {
     pub number: u64,
     /// `FUNCTION+OFFSET`, and `[MODULE]` if it is in one; innermost first.
     pub frames: Vec<String>,
+    /// It has as many frames as the kernel gives out: the outermost may be missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
 }
 
 /// A stack of a program in user space.

@@ -476,7 +476,7 @@ mod tests {
         let schema = Schema::from_object(bpf::object("execsnoop").expect("an object")).expect("a schema");
         let run = RunSpec { gadget: "execsnoop".into(), ..RunSpec::default() };
         let entry = CgroupEntry { cgroup: 7, path: "/a".into(), pod: Some("web".into()), ..CgroupEntry::default() };
-        let stack = StackEntry { number: 8, frames: vec!["cap_capable+0x1".into()] };
+        let stack = StackEntry { number: 8, frames: vec!["cap_capable+0x1".into()], cut: false };
         let user_stack =
             UserStackEntry { number: 9, frames: vec![1], cut: true, short: true, problem: Some("gone".into()) };
         let frame = StackFrame { function: Some("main".into()), line: Some(3), ..StackFrame::default() };

@@ -71,7 +71,7 @@ fn an_upgrade_interrupts_a_run_and_the_run_says_so_and_goes_on() {
 }
 
 #[test]
-fn an_agent_has_three_capabilities_and_can_write_nothing() {
+fn an_agent_has_four_capabilities_and_can_write_nothing() {
     let _agents = agents();
     for node in NODES {
         let process = agent_process(node);
@@ -80,10 +80,10 @@ fn an_agent_has_three_capabilities_and_can_write_nothing() {
             let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             line.unwrap().trim().to_owned()
         };
-        // CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF
-        let three = format!("{:016x}", 1u64 << 19 | 1 << 38 | 1 << 39);
+        // CAP_SYS_CHROOT, CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF
+        let four = format!("{:016x}", 1u64 << 18 | 1 << 19 | 1 << 38 | 1 << 39);
         for set in ["CapPrm", "CapEff", "CapBnd"] {
-            assert_eq!(field(set), three, "{set} on {node}");
+            assert_eq!(field(set), four, "{set} on {node}");
         }
         assert_eq!((&*field("CapAmb"), &*field("NoNewPrivs")), ("0000000000000000", "1"));
         for place in ["/", "/sys/fs/cgroup/"] {

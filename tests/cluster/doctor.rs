@@ -52,7 +52,7 @@ fn with_agents_that_are_well() {
     for (node, name) in report["nodes"].as_array().unwrap().iter().zip(NODES) {
         assert_eq!(node["node"], name);
         let findings = &node["findings"];
-        is(finding(findings, "privileges"), "ok", "BPF, PERFMON, SYS_PTRACE");
+        is(finding(findings, "privileges"), "ok", "BPF, PERFMON, SYS_PTRACE, SYS_CHROOT");
         is(finding(findings, "cgroups"), "ok", "driver cgroupfs");
         // Each node's own: two nodes share this kernel.
         is(finding(findings, "cgroups"), "ok", &format!("/{name}"));

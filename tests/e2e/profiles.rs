@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::scenarios::profile::{assert_share, runs_in, sum};
-use tests::{Client, Folder, Pod, Seen, client_command, client_output, dist, loads_programs, script_output};
+use tests::scenarios::profile::{assert_share, cpu_ns, runs_in, sum};
+use tests::{Client, Folder, Pod, Seen, client_command, client_output, dist, loads_programs, script_output, wait_for};
 
 use crate::cgroups::Cgroups;
 
@@ -79,11 +79,13 @@ fn hot_functions_of_four_languages() {
         match file {
             Some(file) => {
                 assert!(heavy["file"].as_str().is_some_and(|path| path.ends_with(file)), "{heavy}");
-                assert!(
-                    heavy["line"].as_u64().is_some()
-                        && heavy["module"].as_str().is_some_and(|module| module.starts_with("/app/")),
-                    "{heavy}"
-                );
+                assert!(heavy["module"].as_str().is_some_and(|module| module.starts_with("/app/")), "{heavy}");
+                // Where it calls spin.
+                let line = heavy["line"].as_u64().unwrap() as usize;
+                let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiled").join(file);
+                let source = fs::read_to_string(source).unwrap();
+                let text = source.lines().nth(line - 1).unwrap();
+                assert!(text.contains("spin(") && text.contains('3'), "line {line} of {file} is {text:?}");
             }
             None => assert_eq!(heavy["jit"], true, "{heavy}"),
         }
@@ -102,10 +104,35 @@ fn idle_processors_count_only_if_asked_for() {
     asked.read_until_seen("a processor that is idle", |lines| lines.iter().any(is_idle));
     let seen = asked.stop();
     assert!(seen.events().into_iter().filter(|event| is_idle(event)).all(|event| event["pid"] == 0));
-    let mut unasked = Client::start(&["profile", "--host"]);
-    unasked.read_until_seen("some samples", |lines| lines.iter().filter(|line| line["type"] == "event").count() > 10);
-    let seen = unasked.stop();
-    assert!(!seen.events().into_iter().any(is_idle), "{}", seen.said);
+    for variant in ["clock", "tick"] {
+        let mut unasked = Client::start(&["profile", "--host", "--variant", &format!("samples={variant}")]);
+        let is_event = |line: &&Value| line["type"] == "event";
+        unasked.read_until_seen("some samples", |lines| lines.iter().filter(is_event).count() > 10);
+        let seen = unasked.stop();
+        assert!(!seen.events().into_iter().any(is_idle), "{variant}: {}", seen.said);
+    }
+}
+
+/// Samples for which there was no room are counted, and said: with those that are shown they are all that there were.
+#[test]
+fn samples_that_are_lost() {
+    let _loads = loads_programs();
+    let _pod = run("lost", "rust");
+    let mut client = Client::start(&["profile", "-n", "lost", "--freq", "999", "--buffer", "64KiB"]);
+    client.read_until_seen("a sample", |lines| samples(lines, "rust") > 0);
+    let pid = client.seen.iter().find_map(|line| line["pid"].as_u64()).unwrap();
+    let frozen = client.freeze_agent();
+    // After 10 s without a sign of life the client would go.
+    let enough = cpu_ns(pid) + 1_200_000_000;
+    wait_for("more than the ring has room for", || cpu_ns(pid) >= enough);
+    drop(frozen);
+    let seen = client.stop();
+    let after = cpu_ns(pid);
+    assert!(seen.lost() > 0, "{}", seen.said);
+    assert_eq!((&seen.summary()["lost"], &seen.summary()["complete"]), (&seen.lost().into(), &true.into()));
+    assert!(seen.said.contains("lost"), "{}", seen.said);
+    let spent = (sum(&of_pod(&seen, "rust"), "samples") + seen.lost()) * (1_000_000_000 / 999);
+    assert!(spent <= after + after / 5 && spent >= after / 2, "{spent} ns of {after}");
 }
 
 /// Writes a profile of so many seconds in some form into a file. Returns what was said beside it.
@@ -169,6 +196,10 @@ fn forms_that_others_read() {
     let script = "import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])";
     let parsed = Command::new("python3").args(["-c", script, &folder.path("flamegraph.svg")]).status().unwrap();
     assert!(parsed.success());
+
+    written(&folder, "merged.svg", seconds, &[&select[..], &["-o", "flamegraph", "--by", "none"]].concat());
+    let merged = fs::read_to_string(folder.path("merged.svg")).unwrap();
+    assert!(merged.contains("hot::heavy") && svg.contains("<title>rust (") && !merged.contains("<title>rust ("));
 
     written(&folder, "profile.pb.gz", seconds, &[&select[..], &["-o", "pprof"]].concat());
     let (root, command) = profiled("pprof");

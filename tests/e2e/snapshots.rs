@@ -36,6 +36,11 @@ fn numbers<const N: usize>(event: &Value, names: [&str; N]) -> [u64; N] {
     names.map(|name| event[name].as_u64().unwrap_or_else(|| panic!("{name}: {event}")))
 }
 
+/// Whether what looks at processes alone finds files there: one whose first thread has ended shows none, whatever the others have.
+fn has_files(pid: u64) -> bool {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().next().is_some()
+}
+
 #[test]
 fn processes_that_ps_sees() {
     beside("snapshot-process", |events, pids| {
@@ -49,6 +54,7 @@ fn processes_that_ps_sees() {
         let shown = events.iter().map(|event| {
             let state = match event["state"].as_str().unwrap() {
                 "sleeping" => "S",
+                "stopped" => "T",
                 "zombie" => "Z",
                 other => other,
             };
@@ -68,9 +74,8 @@ fn processes_that_ps_sees() {
 #[test]
 fn files_that_lsof_sees() {
     beside("snapshot-file", |events, pids| {
-        // Who has ended has none, which it takes for a failure.
-        let has_files = |pid: &&u64| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().next().is_some();
-        let pids = pids.iter().filter(has_files).map(ToString::to_string).collect::<Vec<_>>().join(",");
+        // Who has none it takes for a failure.
+        let pids = pids.iter().filter(|pid| has_files(**pid)).map(ToString::to_string).collect::<Vec<_>>().join(",");
         // A line for each field, which begins with its letter.
         let said = said_by("lsof", &["-n", "-P", "-w", "-F", "pfin", "-a", "-p", &pids, "-d", "0-1023"]);
         let mut files: BTreeMap<(u64, u64), (u64, String)> = BTreeMap::new();
@@ -86,6 +91,7 @@ fn files_that_lsof_sees() {
             }
         }
         assert!(files.len() > 100, "{said}");
+        let events: Vec<_> = events.iter().filter(|event| event["pid"].as_u64().is_some_and(has_files)).collect();
         assert_eq!(files.len(), events.len());
         for event in events {
             let [pid, fd, inode] = numbers(event, ["pid", "fd", "inode"]);
@@ -133,7 +139,8 @@ fn sockets_that_ss_sees() {
                 sockets.push(socket(Some([of("pid="), of("fd=")])));
             }
         }
-        let shown = events.iter().filter(|event| event["local"].is_object()).map(|event| {
+        let is_seen = |event: &Value| event["local"].is_object() && event["pid"].as_u64().is_none_or(has_files);
+        let shown = events.iter().filter(|event| is_seen(event)).map(|event| {
             let state = match event["state"].as_str().unwrap() {
                 "established" => "ESTAB",
                 "unconnected" => "UNCONN",

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::Value;
 use tests::scenarios::profile::{assert_share, runs_in, sum};
 use tests::{Client, Daemon, Folder, Pod, client_output, dist, loads_programs, memory, shared_folder, wait_for};
@@ -32,6 +35,8 @@ fn who_reads_files_can_do_nothing_else() {
         assert_eq!(of_status(set), "0000000000000000", "{set}");
     }
     assert_eq!((of_status("NoNewPrivs"), of_status("Seccomp")), ("1".into(), "2".into()));
+    // Whatever path it is told, it finds nothing that it has not open.
+    assert_eq!(fs::read_link(format!("/proc/{reader}/root")).unwrap(), Path::new(&format!("/proc/{reader}/fd")));
     let limits = fs::read_to_string(format!("/proc/{reader}/limits")).unwrap();
     let data = limits.lines().find_map(|line| line.strip_prefix("Max data size")).unwrap();
     let most: Vec<&str> = data.split_whitespace().take(2).collect();
@@ -80,6 +85,25 @@ fn bomb(folder: &Folder, name: &str, size: u64) {
     let at = section(&file, ".debug_info") + 8;
     bytes[at..at + 8].copy_from_slice(&size.to_le_bytes());
     share(name, &bytes);
+}
+
+/// Makes a program like `hot`, with what else objcopy is to do, that says its symbols are in this file: one with its symbols, by their sum.
+fn linked(folder: &Folder, name: &str, options: &[&str], link: &str) {
+    let [file, debug, section] =
+        [name.to_owned(), format!("{name}.debug"), format!("{name}.link")].map(|name| folder.path(&name));
+    let objcopy = |args: &[&str]| assert!(Command::new("objcopy").args(args).status().unwrap().success(), "{args:?}");
+    let hot = dist("hot").display().to_string();
+    let [file, debug, section] = [&*file, &*debug, &*section];
+    objcopy(&["--only-keep-debug", &hot, debug]);
+    objcopy(&[options, &[&format!("--add-gnu-debuglink={debug}"), &hot, file]].concat());
+    objcopy(&["--dump-section", &format!(".gnu_debuglink={section}"), file]);
+    // The name, zeros up to a multiple of four, and the sum.
+    let sum = fs::read(section).unwrap().split_last_chunk::<4>().unwrap().1.to_owned();
+    let mut bytes = link.as_bytes().to_owned();
+    bytes.resize((bytes.len() + 1).next_multiple_of(4), 0);
+    fs::write(section, [bytes, sum.to_vec()].concat()).unwrap();
+    objcopy(&["--update-section", &format!(".gnu_debuglink={section}"), file]);
+    share(name, &fs::read(file).unwrap());
 }
 
 /// Puts a program into what pods have at `/tmp`. A new file: the former one may be in use.
@@ -137,6 +161,32 @@ fn stacks_without_end() {
     let count: u64 = line.split_whitespace().nth(2).unwrap().parse().unwrap();
     assert!((999..2 * 8 * 999).contains(&count), "{line}");
     assert!(table.contains("leaf") && table.contains("f0_xxx"), "{}", table.lines().take(4).collect::<String>());
+}
+
+/// Programs that say that their symbols are in files of the host: these are not read, nor opened, which may do something.
+#[test]
+fn files_that_name_files_of_the_host() {
+    let _loads = loads_programs();
+    let folder = Folder::new("links");
+    let pipe = folder.path("pipe");
+    mkfifo(&*pipe, Mode::S_IRWXU).unwrap();
+    linked(&folder, "astray", &["--strip-all"], &folder.path("astray.debug"));
+    linked(&folder, "piped", &[], &pipe);
+    let names = ["astray", "piped"];
+    let _pods = names.map(|name| {
+        let pod = Pod::new("links", name);
+        pod.run("app", &[&format!("/tmp/{name}")]);
+        pod
+    });
+    let mut client = Client::start(&["profile", "-n", "links"]);
+    client.read_until_seen("samples of both", |lines| names.iter().all(|pod| samples(lines, pod) >= 30));
+    let seen = client.stop();
+    let is_named =
+        |event: &&Value| event["user_stack"].as_array().unwrap().iter().any(|frame| !frame["function"].is_null());
+    let astray = of_pod(&seen, "astray");
+    assert_eq!(astray.iter().find(|event| is_named(event)), None);
+    assert!(astray.iter().all(|event| event["user_stack_problem"].is_null()), "{astray:#?}");
+    assert!(frame(&of_pod(&seen, "piped"), "hot::run")["line"].is_u64());
 }
 
 /// Programs whose descriptions say that they are larger than any memory, or than what their reader has, and files that are no programs

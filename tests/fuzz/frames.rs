@@ -137,7 +137,7 @@ fn frames() -> Vec<Frame> {
         programs: vec![program],
         programs_error: Some(text()),
     };
-    let stack = StackEntry { number: 28, frames: vec![text()] };
+    let stack = StackEntry { number: 28, frames: vec![text()], cut: true };
     let user_stack = UserStackEntry { number: 42, frames: vec![43], cut: true, short: true, problem: Some(text()) };
     let frame = StackFrame {
         function: Some(text()),

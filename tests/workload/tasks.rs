@@ -15,7 +15,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_name;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, Uid, execve, fork, pause, pipe, setuid};
 
@@ -103,6 +103,13 @@ fn member(number: usize, ready: &File) -> ! {
     }
     let mut ready = ready;
     ready.write_all(b"!").unwrap();
+    match number % 6 {
+        // The first thread ends, and the others go on.
+        // SAFETY: it takes a number, and nothing of this thread is used any more.
+        1 => _ = unsafe { libc::syscall(libc::SYS_exit, 0) },
+        3 => raise(Signal::SIGSTOP).unwrap(),
+        _ => {}
+    }
     loop {
         pause();
     }
@@ -118,7 +125,11 @@ fn open_files(name: &str) -> impl Sized + use<> {
     let folder = File::open("/tmp").unwrap();
     let memory = memfd_create(c"memory", MFdFlags::MFD_CLOEXEC).unwrap();
     let (epoll, event) = (Epoll::new(EpollCreateFlags::empty()).unwrap(), EventFd::new().unwrap());
-    (file, gone, folder, memory, epoll, event, open_sockets(&socket), File::open("/dev/null").unwrap())
+    let namespace = File::open("/proc/self/ns/net").unwrap();
+    // SAFETY: it takes numbers, and makes a descriptor.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
+    assert!(process >= 0, "pidfd_open: {}", Errno::last());
+    (file, gone, folder, memory, epoll, event, open_sockets(&socket), File::open("/dev/null").unwrap(), namespace)
 }
 
 /// Some of each kind, with something in their queues.
@@ -139,6 +150,7 @@ fn open_sockets(path: &str) -> impl Sized + use<> {
     let abstracted = UnixDatagram::bind_addr(&abstracted).unwrap();
     let mut pair = UnixStream::pair().unwrap();
     pair.0.write_all(b"1234567").unwrap();
+    pair.1.read_exact(&mut [0; 3]).unwrap();
     let closed = close_connections(&all);
     (listener, connected, accepted, waiting, all, (datagrams, sender, named, abstracted, pair, closed))
 }

@@ -49,10 +49,13 @@ fn privileges() -> Finding {
         return Finding::failed("privileges", format!("without {}", needed.join(", ")), "no gadget loads", mend);
     }
     if effective & host::CAP_SYS_PTRACE == 0 {
-        let cost = "containers of runtimes that keep their state in an unusual place have no names";
+        let cost = "containers of runtimes that keep their state in an unusual place have no names, and functions of programs none";
         return Finding::degraded("privileges", "without SYS_PTRACE", cost, mend);
     }
-    Finding::ok("privileges", "BPF, PERFMON, SYS_PTRACE")
+    if effective & host::CAP_SYS_CHROOT == 0 {
+        return Finding::degraded("privileges", "without SYS_CHROOT", "functions of programs have no names", mend);
+    }
+    Finding::ok("privileges", "BPF, PERFMON, SYS_PTRACE, SYS_CHROOT")
 }
 
 fn lockdown() -> Finding {

@@ -128,7 +128,7 @@ mod tests {
         assert_eq!((security.privileged, security.allow_privilege_escalation), (Some(false), Some(false)));
         let capabilities = security.capabilities.unwrap();
         assert_eq!(capabilities.drop.unwrap(), ["ALL"]);
-        assert_eq!(capabilities.add.unwrap(), ["BPF", "PERFMON", "SYS_PTRACE"]);
+        assert_eq!(capabilities.add.unwrap(), ["BPF", "PERFMON", "SYS_PTRACE", "SYS_CHROOT"]);
         let writable: BTreeSet<_> = pod.containers[0]
             .volume_mounts
             .iter()
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(pod(&Options { tolerations: Some(vec![]), ..Options::default() }).tolerations, Some(vec![]));
         let capabilities =
             |pod: &PodSpec| pod.containers[0].security_context.clone().unwrap().capabilities.unwrap().add;
-        assert_eq!(capabilities(&changed).unwrap(), ["BPF", "PERFMON", "SYS_PTRACE", "SYS_RESOURCE"]);
+        assert_eq!(capabilities(&changed).unwrap(), ["BPF", "PERFMON", "SYS_PTRACE", "SYS_CHROOT", "SYS_RESOURCE"]);
         changed.containers[0].security_context = plain.containers[0].security_context.clone();
         changed.containers[0].image = plain.containers[0].image.clone();
         changed.containers[0].image_pull_policy = plain.containers[0].image_pull_policy.clone();

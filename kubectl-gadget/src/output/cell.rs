@@ -43,7 +43,7 @@ pub(super) fn add_cell(
         field => match stream.field(field).and_then(|field| Some((record.value(field).ok()?, field))) {
             Some((Value::Path(names), _)) if names.is_empty() => line.push_str(NOTHING),
             Some((Value::Unsigned(number), field)) if field.kind == Kind::KernelStack => match context.stack(number) {
-                Some(frames) => frames.iter().for_each(|frame| {
+                Some(stack) => stack.frames.iter().for_each(|frame| {
                     line.push(NEXT_FRAME);
                     format::escape(frame.as_bytes(), line);
                 }),
@@ -98,7 +98,11 @@ pub(super) fn add_value(context: &Context, value: &Value<'_>, field: &Field, out
             format::member(&field.name, "", &endpoint, out);
         }
         (None, Value::Unsigned(number)) if field.kind == Kind::KernelStack => {
-            format::member(&field.name, "", &context.stack(*number), out);
+            let stack = context.stack(*number);
+            format::member(&field.name, "", &stack.map(|stack| &stack.frames), out);
+            if stack.is_some_and(|stack| stack.cut) {
+                format::member(&field.name, "_truncated", &true, out);
+            }
         }
         (None, Value::Unsigned(number)) if field.kind == Kind::UserStack => {
             let stack = context.user_stack(*number);

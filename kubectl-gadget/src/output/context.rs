@@ -9,7 +9,9 @@ use gadgets::call::Signature;
 use gadgets::capture::CALLS;
 use gadgets::record::Record;
 use gadgets::schema::{Schema, Stream};
-use gadgets::wire::{CgroupEntry, Clock, Dictionary, Heartbeat, Hello, Loss, Node, StackFrame, Stage, UserStackEntry};
+use gadgets::wire::{
+    CgroupEntry, Clock, Dictionary, Heartbeat, Hello, Loss, Node, StackEntry, StackFrame, Stage, UserStackEntry,
+};
 
 use super::now;
 use crate::peers::{Identity, Peers};
@@ -25,7 +27,7 @@ pub(super) struct Context {
     pub(super) complete_to: u64,
     pub(super) schema: Option<Schema>,
     cgroups: HashMap<u64, Owner>,
-    stacks: HashMap<u64, Vec<String>>,
+    stacks: HashMap<u64, StackEntry>,
     user_stacks: HashMap<u64, UserStackEntry>,
     /// What these consist of.
     frames: HashMap<u64, StackFrame>,
@@ -104,7 +106,7 @@ impl Context {
         if dictionary.stacks_anew {
             self.forget_stacks();
         }
-        self.stacks.extend(dictionary.stacks.into_iter().map(|stack| (stack.number, stack.frames)));
+        self.stacks.extend(dictionary.stacks.into_iter().map(|stack| (stack.number, stack)));
         let room = STACKS.saturating_sub(self.frames.len());
         self.frames.extend(dictionary.frames.into_iter().take(room).map(|entry| (entry.id, entry.frame)));
         let room = STACKS.saturating_sub(self.user_stacks.len());
@@ -131,9 +133,9 @@ impl Context {
         self.peers.as_ref()?.who_is(address)
     }
 
-    /// The frames of a stack, innermost first, if it is known.
-    pub(super) fn stack(&self, number: u64) -> Option<&[String]> {
-        self.stacks.get(&number).map(Vec::as_slice).filter(|frames| !frames.is_empty())
+    /// A stack of the kernel, if anything is known of it.
+    pub(super) fn stack(&self, number: u64) -> Option<&StackEntry> {
+        self.stacks.get(&number).filter(|stack| !stack.frames.is_empty())
     }
 
     /// A program's stack, if it is known.

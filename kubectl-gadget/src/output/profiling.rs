@@ -168,7 +168,7 @@ fn program_stack(context: &Context, number: u64) -> ProgramStack<'_> {
 
 fn kernel_stack(context: &Context, number: u64) -> KernelStack<'_> {
     match context.stack(number) {
-        Some(frames) => KernelStack::Known(frames),
+        Some(stack) => KernelStack::Known { frames: &stack.frames, cut: stack.cut },
         None if number == NO_STACK => KernelStack::None,
         None => KernelStack::NotKept,
     }
@@ -266,7 +266,7 @@ mod tests {
             cgroups: vec![CgroupEntry { cgroup: 5, pod: Some("web".into()), ..CgroupEntry::default() }],
             frames: vec![FrameEntry { id: 1, frame: named("work") }, FrameEntry { id: 2, frame: named("_start") }],
             user_stacks: vec![UserStackEntry { number: 7, frames: vec![1, 2], ..UserStackEntry::default() }],
-            stacks: vec![StackEntry { number: 8, frames: vec!["read+0x1".into()] }],
+            stacks: vec![StackEntry { number: 8, frames: vec!["read+0x1".into()], cut: false }],
             ..Dictionary::default()
         });
         context

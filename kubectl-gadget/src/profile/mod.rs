@@ -223,7 +223,11 @@ mod tests {
         let kernel = ["schedule+0x1".to_owned()];
         for time in [1_000_999, 499_001] {
             let sums = Sums { time, samples: 1 };
-            profile.add(Sample { kernel: KernelStack::Known(&kernel), sums, ..Sample::default() });
+            profile.add(Sample {
+                kernel: KernelStack::Known { frames: &kernel, cut: false },
+                sums,
+                ..Sample::default()
+            });
         }
         profile
     }
@@ -232,7 +236,11 @@ mod tests {
         let kernel: Vec<String> = kernel.iter().map(|frame| (*frame).to_owned()).collect();
         profile.add(Sample {
             base: base.map(str::to_owned).into(),
-            kernel: if kernel.is_empty() { KernelStack::None } else { KernelStack::Known(&kernel) },
+            kernel: if kernel.is_empty() {
+                KernelStack::None
+            } else {
+                KernelStack::Known { frames: &kernel, cut: false }
+            },
             program: ProgramStack::Known { frames: program.iter().collect(), cut: false, short: false, problem: None },
             sums: Sums { samples, time: samples * 20_408_163 },
         });
@@ -326,7 +334,7 @@ mod tests {
         let kernel = ["read+0x1".to_owned()];
         let sums = Sums { samples: 1, time: 1 };
         let sample = Sample { base: vec![NOTHING.to_owned(); 3], sums, ..Sample::default() };
-        let known = KernelStack::Known(&kernel);
+        let known = KernelStack::Known { frames: &kernel, cut: false };
         profile.add(sample.clone());
         profile.add(Sample { program: ProgramStack::NotKept, kernel: known, ..sample.clone() });
         profile.add(Sample { kernel: KernelStack::NotKept, ..sample });

@@ -37,6 +37,10 @@ impl Remarks {
         if sample.program == ProgramStack::NotKept || sample.kernel == KernelStack::NotKept {
             self.not_kept.add(sums);
         }
+        let is_cut = matches!(sample.kernel, KernelStack::Known { cut: true, .. });
+        if is_cut || matches!(sample.program, ProgramStack::Known { cut: true, .. }) {
+            self.cut.add(sums);
+        }
         let ProgramStack::Known { frames, cut, short, problem } = &sample.program else { return };
         if let Some(problem) = problem {
             let is_known = self.problems.len() < REASONS || self.problems.contains_key(*problem);
@@ -44,9 +48,8 @@ impl Remarks {
             self.problems.entry(reason.to_owned()).or_default().add(sums);
         } else if frames.iter().all(|frame| frame.function.is_none()) {
             self.unnamed.add(sums);
-        } else if *cut {
-            self.cut.add(sums);
-        } else if *short {
+        }
+        if *short && !cut {
             self.short.add(sums);
         }
     }
@@ -118,6 +121,15 @@ mod tests {
         assert_eq!(said(&[named("main"), named("_start")], [false, false], None), nothing);
         assert!(said(&[named("f"), named("main")], [true, false], None)[0].contains("127 frames"));
         assert!(said(&[StackFrame::default()], [false, false], None)[0].contains("stripped"));
+        // One has nothing to do with the other.
+        for (marks, text) in [([true, false], "127 frames"), ([false, true], "end before")] {
+            let both = said(&[StackFrame::default()], marks, None);
+            assert!(both.len() == 2 && both[0].contains("stripped") && both[1].contains(text), "{both:?}");
+        }
+        let mut remarks = Remarks::default();
+        let kernel = KernelStack::Known { frames: &["read+0x1".to_owned()], cut: true };
+        remarks.add(&Sample { kernel, sums: Sums { samples: 1, time: 1 }, ..Sample::default() });
+        assert!(remarks.said(false)[0].contains("127 frames"));
         assert!(
             said(&[StackFrame::default()], [false, false], Some("the process had ended"))[0]
                 .ends_with(": the process had ended")

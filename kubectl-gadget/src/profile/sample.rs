@@ -43,8 +43,12 @@ pub(crate) enum KernelStack<'a> {
     None,
     /// There was no room for it, or nobody has told what it is.
     NotKept,
-    /// Innermost first.
-    Known(&'a [String]),
+    Known {
+        /// Innermost first.
+        frames: &'a [String],
+        /// There may be more than the kernel gives out.
+        cut: bool,
+    },
 }
 
 /// Stands for a stack that is not known.
@@ -58,7 +62,7 @@ impl Sample<'_> {
         let kernel: Vec<Frame> = match self.kernel {
             KernelStack::None => Vec::new(),
             KernelStack::NotKept => vec![Frame::remark(NOT_KEPT)],
-            KernelStack::Known(frames) => frames.iter().map(|frame| Frame::of_kernel(frame)).collect(),
+            KernelStack::Known { frames, .. } => frames.iter().map(|frame| Frame::of_kernel(frame)).collect(),
         };
         let program: Vec<Frame> = match &self.program {
             ProgramStack::None if kernel.is_empty() => vec![Frame::remark("no stack")],

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use gadgets::catalogue::{CHARGED_TO_CGROUPS, Release};
 use nix::unistd::execv;
 
-/// CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF.
-const CAPABILITIES: [libc::c_ulong; 3] = [19, 38, 39];
+/// CAP_SYS_CHROOT, CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF.
+const CAPABILITIES: [libc::c_ulong; 4] = [18, 19, 38, 39];
 /// What `deploy` adds where kernels of before 5.11 count BPF's memory as locked memory.
 const SYS_RESOURCE: libc::c_ulong = 24;
 /// The highest that any kernel has.

@@ -65,7 +65,7 @@ pub fn assert_share(events: &[&Value], name: fn(&str) -> String) {
 }
 
 /// CPU time of a process, by /proc: in hundredths of a second.
-fn cpu_ns(pid: u64) -> u64 {
+pub fn cpu_ns(pid: u64) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let words: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     let ticks = |at: usize| words[at].parse::<u64>().unwrap();

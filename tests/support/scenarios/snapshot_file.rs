@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use gadgets::names::open_flags;
 use serde_json::Value;
 
-use super::families::Families;
+use super::families::{self, Families};
 use super::{Containers, Scenario};
 use crate::Seen;
 
@@ -39,16 +39,20 @@ struct OpenFile {
 }
 
 /// A descriptor, as /proc/PID/fd and fdinfo have it.
-fn of_proc(process: &Path, fd: &str) -> OpenFile {
-    let (link, place) = (process.join("fd").join(fd), fs::read_link(process.join("fd").join(fd)).unwrap());
-    let (metadata, place) = (fs::metadata(&link).unwrap(), place.into_os_string().into_string().unwrap());
-    let info = fs::read_to_string(process.join("fdinfo").join(fd)).unwrap();
+fn of_proc(link: &Path) -> OpenFile {
+    let place = fs::read_link(link).unwrap();
+    let (metadata, place) = (fs::metadata(link).unwrap(), place.into_os_string().into_string().unwrap());
+    let info = link.parent().unwrap().with_file_name("fdinfo").join(link.file_name().unwrap());
+    let info = fs::read_to_string(info).unwrap();
     let of_info = |name: &str| {
         let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.unwrap_or_else(|| panic!("no {name}: {info}")).trim().to_owned()
     };
     let is = metadata.file_type();
-    let anonymous = place.strip_prefix("anon_inode:");
+    // net:[4026531840], pidfd:[17] (6.9).
+    let numbered = place.split_once(":[").map(|(what, _)| if what == "pidfd" { "[pidfd]" } else { what });
+    let numbered = numbered.filter(|what| !["pipe", "socket", "anon_inode"].contains(what));
+    let anonymous = place.strip_prefix("anon_inode:").or(numbered);
     let kind = match () {
         () if anonymous.is_some() => "anonymous",
         () if is.is_fifo() => "pipe",
@@ -92,10 +96,8 @@ fn exact(containers: &mut dyn Containers, options: &[&str], members: usize) -> S
     let all = families.first().processes();
     let of_process = |process: &PathBuf| -> Vec<_> {
         let pid: u64 = process.file_name().unwrap().to_str().unwrap().parse().unwrap();
-        // Who has ended has none.
-        let open = fs::read_dir(process.join("fd")).unwrap();
-        let names = open.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.map(|fd| ((pid, fd.parse().unwrap()), of_proc(process, &fd))).collect()
+        let open = families::descriptors(process).into_iter().map(|entry| entry.path());
+        open.map(|path| ((pid, path.file_name().unwrap().to_str().unwrap().parse().unwrap()), of_proc(&path))).collect()
     };
     let expected: BTreeMap<(u64, u64), OpenFile> = all.iter().flat_map(of_process).collect();
     let events = seen.events();
@@ -107,6 +109,9 @@ fn exact(containers: &mut dyn Containers, options: &[&str], members: usize) -> S
         assert!(expected.values().any(|file| file.kind == kind), "no {kind}");
     }
     assert!(expected.values().any(|file| file.links == 0 && file.kind == "regular"));
+    for name in ["[eventfd]", "[pidfd]", "net"] {
+        assert!(expected.values().any(|file| file.name == name && file.kind == "anonymous"), "no {name}");
+    }
     families.end(containers);
     seen
 }

@@ -53,6 +53,7 @@ fn task_of_proc(task: &Path) -> Option<Task> {
     let state = match status["State"][0].as_str() {
         "R" => "running",
         "S" => "sleeping",
+        "T" => "stopped",
         "Z" => "zombie",
         other => other,
     };
@@ -121,6 +122,9 @@ fn exact(containers: &mut dyn Containers, options: &[&str], members: usize) -> S
     let expected = tasks_of_proc(&families.first().processes(), false);
     // The parent, and who has ended.
     assert_eq!((shown(&seen, "pid"), expected.len()), (expected, members + 2));
+    for state in ["sleeping", "stopped", "zombie"] {
+        assert!(seen.events().iter().any(|event| event["state"] == state), "none is {state}");
+    }
     for event in seen.events() {
         let (age, started) = (event["age"].as_u64().unwrap(), started(event["pid"].as_u64().unwrap()));
         assert!(age <= after - started && age + 10_000_000 >= before - started, "{event}");

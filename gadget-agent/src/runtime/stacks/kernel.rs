@@ -6,8 +6,8 @@ use std::sync::Arc;
 use gadgets::wire::StackEntry;
 use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, Object};
 
-use super::Stack;
 use super::recent::Recent;
+use super::{FRAMES, Stack};
 use crate::runtime::load::{self, Plan};
 use crate::runtime::refusal::Refusal;
 use crate::runtime::sample;
@@ -112,17 +112,15 @@ impl Kernel {
 
 /// Reads what `stacks.bpf.c` writes.
 fn parse(text: &str) -> Vec<StackEntry> {
-    let mut stacks: Vec<StackEntry> = Vec::new();
-    for line in text.lines() {
-        if let Some(number) = line.strip_prefix('#') {
-            stacks.extend(number.parse().ok().map(|number| StackEntry { number, frames: Vec::new() }));
-        } else if let Some(stack) = stacks.last_mut()
-            && !(stack.frames.is_empty() && OWN.iter().any(|own| line.starts_with(own)))
-        {
-            stack.frames.push(frame(line));
-        }
+    let mut stacks = Vec::new();
+    for of_stack in text.split('#').skip(1) {
+        let mut lines = of_stack.lines();
+        let Some(number) = lines.next().and_then(|number| number.parse().ok()) else { continue };
+        let cut = lines.clone().count() >= FRAMES;
+        let mut frames = lines.skip_while(|line| OWN.iter().any(|own| line.starts_with(own))).map(frame).collect();
+        leave_tick(&mut frames);
+        stacks.push(StackEntry { number, frames, cut });
     }
-    stacks.iter_mut().for_each(|stack| leave_tick(&mut stack.frames));
     stacks
 }
 
@@ -157,9 +155,12 @@ mod tests {
         let stack = |number, frames: &[&str]| StackEntry {
             number,
             frames: frames.iter().map(|frame| (*frame).to_owned()).collect(),
+            cut: false,
         };
         let of_7 = stack(7, &["cap_capable+0x2d", "bpf_prog_get+0x9", "__x64_sys_reboot+0x10 [loaded]"]);
         assert_eq!(parse(text), [of_7, stack(8, &[UNKNOWN]), stack(9, &["clear_page+0x7"])]);
         assert_eq!(parse("a frame of nothing\n"), []);
+        let of = |frames| parse(&format!("#7\n{}", "read+0x1/0x9\n".repeat(frames)))[0].cut;
+        assert_eq!((of(FRAMES - 1), of(FRAMES)), (false, true));
     }
 }

@@ -22,6 +22,8 @@ use user::User;
 /// `GADGET_STACK_NONE` and `GADGET_STACK_UNKEPT` of `gadget.h`.
 const NONE: u64 = 0;
 const UNKEPT: u64 = u64::MAX;
+/// `STACK_FRAMES` of `stack.h`.
+const FRAMES: usize = 127;
 /// Why a program's stack is unknown.
 const FORGOTTEN: &str = "there were more stacks at once than the agent remembers";
 
@@ -44,7 +46,7 @@ impl Stack {
 
     /// One of which nobody knows the frames.
     fn unknown_of_kernel(number: u64) -> Self {
-        Self::Kernel(StackEntry { number, frames: Vec::new() })
+        Self::Kernel(StackEntry { number, ..StackEntry::default() })
     }
 
     fn unknown_of_program(number: u64) -> Self {

@@ -11,13 +11,11 @@ use std::time::{Duration, Instant};
 use gadgets::wire::{FrameEntry, StackFrame, UserStackEntry};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object};
 
-use super::Stack;
 use super::recent::Recent;
+use super::{FRAMES, Stack};
 use crate::runtime::load;
 use crate::symbols::{Named, ProgramId, Symbols, Unnamed};
 
-/// `STACK_FRAMES` of `stack.h`.
-const FRAMES: usize = 127;
 /// Where `struct gadget_stack` has the number of frames; whose it is; and the frames.
 const COUNT: usize = 8;
 const PROGRAM: usize = 16;

@@ -1,4 +1,7 @@
-//! What the reader gives up: capabilities, memory, and all system calls but those that reading takes.
+//! What the reader gives up: files by their paths, capabilities, memory, and all system calls but those that reading takes.
+//!
+//! Its root is the folder of its own descriptors, so that a path leads to what it has open already, whoever has made it up: files name others
+//! that go with them, and what reads symbols looks for these.
 
 use std::fs;
 
@@ -8,10 +11,12 @@ use nix::libc;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
+use nix::unistd::{chdir, chroot};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
+use super::root;
 use crate::sizes;
 
 /// Files that it may have open.
@@ -51,7 +56,6 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_sigaltstack,
     libc::SYS_getpid,
     libc::SYS_gettid,
-    libc::SYS_tgkill,
     libc::SYS_exit,
     libc::SYS_exit_group,
 ];
@@ -76,6 +80,8 @@ pub(super) fn enter() -> anyhow::Result<()> {
     ] {
         setrlimit(resource, limit, limit).with_context(|| format!("cannot limit {resource:?}"))?;
     }
+    // Takes CAP_SYS_CHROOT.
+    chroot(root::DESCRIPTORS).and_then(|()| chdir("/")).context("cannot lock itself in")?;
     prctl::set_no_new_privs().context("cannot give up new rights")?;
     for set in [CapSet::Ambient, CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
         caps::clear(None, set).with_context(|| format!("cannot give up the {set:?} capabilities"))?;
@@ -88,8 +94,12 @@ fn filter() -> anyhow::Result<BpfProgram> {
     let changes = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC).cast_unsigned();
     // The third argument are the flags: none of those that change anything (0 is O_RDONLY).
     let only_reads = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(changes.into()), 0)?;
+    // To end itself.
+    let only_own = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, std::process::id().into())?;
     let any = CALLS.iter().chain(OLD_CALLS).map(|call| (*call, Vec::new()));
-    let rules = any.chain([(libc::SYS_openat, vec![SeccompRule::new(vec![only_reads])?])]).collect();
+    let some = [(libc::SYS_openat, only_reads), (libc::SYS_tgkill, only_own)];
+    let some = some.into_iter().map(|(call, condition)| Ok((call, vec![SeccompRule::new(vec![condition])?])));
+    let rules = any.map(Ok).chain(some).collect::<anyhow::Result<_>>()?;
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     Ok(SeccompFilter::new(rules, refused, SeccompAction::Allow, arch)?.try_into()?)

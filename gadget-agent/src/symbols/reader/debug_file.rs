@@ -2,12 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use object::{Object as _, ReadCache};
 
-use super::open::open;
+use super::root::Root;
 
 /// Where distributions put them.
 const FOLDER: &str = "/usr/lib/debug";
@@ -31,8 +30,8 @@ impl DebugLink {
     }
 
     /// The file that it names, if there is such a one.
-    pub(super) fn find(&self, root: &impl AsFd, path: &str) -> Option<File> {
-        self.candidates(path).iter().filter_map(|candidate| open(root, candidate).ok()).find(|file| self.fits(file))
+    pub(super) fn find(&self, root: &Root, path: &str) -> Option<File> {
+        self.candidates(path).iter().filter_map(|candidate| root.open(candidate).ok()).find(|file| self.fits(file))
     }
 
     fn candidates(&self, path: &str) -> Vec<String> {

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
@@ -14,7 +13,7 @@ use object::{Object as _, ObjectSegment as _, ReadCache};
 
 use super::debug_file::DebugLink;
 use super::go_table::GoTable;
-use super::open::{open, path_of};
+use super::root::Root;
 use super::shortened;
 
 /// Files that are kept for the next question; beyond that all are forgotten.
@@ -61,12 +60,12 @@ impl Files {
     /// The functions at these offsets of a file.
     pub(super) fn names(
         &mut self,
-        root: &impl AsFd,
+        root: Root,
         path: &str,
         offsets: &[u64],
         lines: bool,
     ) -> anyhow::Result<Vec<Vec<StackFrame>>> {
-        let file = open(root, path)?;
+        let file = root.open(path)?;
         let metadata = file.metadata()?;
         let identity = Identity {
             device: metadata.dev(),
@@ -80,26 +79,29 @@ impl Files {
         let Self { known, symbolizers } = self;
         let elf = match known.entry(identity) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(Elf::of(root, path, file)?),
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(Elf::of(&root, path, file)?),
         };
+        // What reads symbols follows links that are in files, to what this process can open.
+        drop(root);
         let symbolizer = symbolizers[usize::from(lines)].get_or_insert_with(|| symbolizer(lines));
         Ok(elf.names(symbolizer, offsets, lines))
     }
 }
 
-/// What reads symbols. It looks for nothing in other files: where these are is for the container's root to say, not for ours.
+/// What reads symbols. It is to look for nothing in other files, which are for the container's root to have: but where a file says that
+/// others go with it, it looks for these, and finds nothing, since this process can open nothing by a path: [`super::confinement`].
 fn symbolizer(lines: bool) -> Symbolizer {
-    let none: Option<[&str; 0]> = None;
+    let none: [&str; 0] = [];
     Symbolizer::builder()
         .enable_auto_reload(false)
         .enable_code_info(lines)
         .enable_inlined_fns(lines)
-        .set_debug_dirs(none)
+        .set_debug_dirs(Some(none))
         .build()
 }
 
 impl Elf {
-    fn of(root: &impl AsFd, path: &str, file: File) -> anyhow::Result<Self> {
+    fn of(root: &Root, path: &str, file: File) -> anyhow::Result<Self> {
         let cache = ReadCache::new(file.try_clone()?);
         let parsed = object::File::parse(&cache).context("it is no ELF file")?;
         let segment = |segment: object::Segment<'_, '_, _>| {
@@ -111,7 +113,7 @@ impl Elf {
         let debug_file = if is_whole { None } else { DebugLink::of(&parsed).find(root, path) };
         let go = if is_whole || debug_file.is_some() { None } else { GoTable::of(&parsed, &file) };
         let file = debug_file.unwrap_or(file);
-        Ok(Self { segments, symbols: path_of(&file), _file: file, go })
+        Ok(Self { segments, symbols: root.path_of(&file), _file: file, go })
     }
 
     fn names(&self, symbolizer: &Symbolizer, offsets: &[u64], lines: bool) -> Vec<Vec<StackFrame>> {
@@ -169,9 +171,9 @@ mod tests {
     const SOURCE: &[u8] = b"int run(int n) { return n * 3; }\nint main(int argc, char **argv) { return run(argc); }\n";
 
     /// A folder that is a root, which goes with it.
-    struct Root(PathBuf);
+    struct Folder(PathBuf);
 
-    impl Root {
+    impl Folder {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("gadget-agent-elf-{name}-{}", std::process::id()));
             fs::create_dir_all(&path).expect("a folder");
@@ -186,26 +188,26 @@ mod tests {
         }
     }
 
-    impl Drop for Root {
+    impl Drop for Folder {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
     }
 
     /// Compiles a program: one with lines, the file with what is taken out of it, and what is left, which names that file.
-    fn compile(root: &Root) {
+    fn compile(root: &Folder) {
         root.run("cc", &["-g", "-O0", "-Wl,--build-id=none", "-x", "c", "-o", "whole", "-"], SOURCE);
         root.run("objcopy", &["--only-keep-debug", "whole", "hot.debug"], &[]);
         root.run("objcopy", &["--strip-all", "--add-gnu-debuglink=hot.debug", "whole", "stripped"], &[]);
     }
 
     /// What is at the beginning of `run`.
-    fn name_of_run(root: &Root, file: &str) -> Option<StackFrame> {
+    fn name_of_run(root: &Folder, file: &str) -> Option<StackFrame> {
         name_at(root, "run", file)
     }
 
     /// What is called what at the beginning of what has this symbol in `whole`.
-    fn name_at(root: &Root, symbol: &str, file: &str) -> Option<StackFrame> {
+    fn name_at(root: &Folder, symbol: &str, file: &str) -> Option<StackFrame> {
         let whole = fs::read(root.0.join("whole")).expect("a program");
         let parsed = object::File::parse(&*whole).expect("a program");
         let run = object::ObjectSymbol::address(&parsed.symbol_by_name(symbol).expect("a symbol"));
@@ -213,13 +215,12 @@ mod tests {
             parsed.segments().find(|segment| (segment.address()..segment.address() + segment.size()).contains(&run));
         let segment = segment.expect("it is loaded");
         let offset = segment.file_range().0 + (run - segment.address());
-        let folder = File::open(&root.0).expect("a folder");
-        Files::default().names(&folder, file, &[offset], true).expect("it is read").remove(0).pop()
+        Files::default().names(Root::of_anybody(&root.0), file, &[offset], true).expect("it is read").remove(0).pop()
     }
 
     #[test]
     fn a_stripped_program_has_the_names_of_the_file_that_it_names_and_of_no_other() {
-        let root = Root::new("link");
+        let root = Folder::new("link");
         compile(&root);
         for file in ["whole", "stripped"] {
             let frame = name_of_run(&root, file).expect(file);
@@ -235,7 +236,7 @@ mod tests {
 
     #[test]
     fn functions_are_called_as_in_their_source() {
-        let root = Root::new("names");
+        let root = Folder::new("names");
         let names = [
             ("_RNvCs15kBYyAo9fc_3hot5heavy", "hot::heavy"),
             // The older way of Rust.
@@ -255,7 +256,7 @@ mod tests {
 
     /// The bytes of the stripped one.
     static STRIPPED: LazyLock<Vec<u8>> = LazyLock::new(|| {
-        let root = Root::new("bytes");
+        let root = Folder::new("bytes");
         compile(&root);
         fs::read(root.0.join("stripped")).expect("a program")
     });
@@ -276,11 +277,11 @@ mod tests {
                 bytes[at..at + 4].copy_from_slice(&change);
             }
             bytes.truncate((bytes.len() as f64 * length) as usize);
-            let root = Root::new("any");
+            let root = Folder::new("any");
             fs::write(root.0.join("any"), bytes).expect("a file");
-            let folder = File::open(&root.0).expect("a folder");
-            let file = open(&folder, "any").expect("it is there");
-            if let Ok(elf) = Elf::of(&folder, "any", file) {
+            let below = Root::of_anybody(&root.0);
+            let file = below.open("any").expect("it is there");
+            if let Ok(elf) = Elf::of(&below, "any", file) {
                 for offset in offsets {
                     let address = elf.address(offset);
                     let _ = elf.go.as_ref().zip(address).map(|(go, address)| go.frame(address));

@@ -1,6 +1,7 @@
 //! The reader of symbols: a process that reads files of containers, which may be made to harm it, and can do nothing else.
 //!
 //! - [`confinement`]: what it gives up before it reads the first byte
+//! - [`root`]: what it opens
 //! - [`elf`]: names of functions in a program or library; [`debug_file`]: where they are if they were taken out of it;
 //!   [`go_table`]: what programs in Go have all the same
 //! - [`perf_map`]: names of functions that were made while a program ran
@@ -9,8 +10,8 @@ mod confinement;
 mod debug_file;
 mod elf;
 mod go_table;
-mod open;
 mod perf_map;
+mod root;
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -20,6 +21,7 @@ use nix::libc::STDIN_FILENO;
 use super::message::{self, Question, Silence, Source};
 use crate::runtime::descriptor;
 use elf::Files;
+use root::Root;
 
 /// The agent's command that becomes this process.
 pub(crate) const COMMAND: &str = "read-symbols";
@@ -36,13 +38,13 @@ pub(crate) fn serve() -> anyhow::Result<()> {
     let mut files = Files::default();
     loop {
         let root = match descriptor::receive(&socket) {
-            Ok(root) => root,
+            Ok(folder) => Root::of_confined(folder),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         let Question { source, addresses, lines } = message::read(&socket)?;
         let answer = match &source {
-            Source::File { path, .. } => files.names(&root, path, &addresses, lines),
+            Source::File { path, .. } => files.names(root, path, &addresses, lines),
             Source::PerfMap { pid } => perf_map::names(&root, *pid, &addresses),
         };
         message::write(&answer.map_err(|error| silence(&error)), &socket)?;

@@ -1,11 +1,10 @@
 //! Names of functions that a program has made while it runs: `/tmp/perf-PID.map`, lines of START SIZE NAME, numbers in hexadecimal.
 
 use std::io::{self, BufRead, BufReader, Read as _};
-use std::os::fd::AsFd;
 
 use gadgets::wire::StackFrame;
 
-use super::open::open;
+use super::root::Root;
 use super::shortened;
 use crate::symbols::message::perf_map;
 
@@ -15,8 +14,8 @@ const MOST: u64 = 256 << 20;
 const LINE: u64 = 16 << 10;
 
 /// The function at each address.
-pub(super) fn names(root: &impl AsFd, pid: u32, addresses: &[u64]) -> anyhow::Result<Vec<Vec<StackFrame>>> {
-    Ok(look_up(BufReader::new(open(root, &perf_map(pid))?).take(MOST), addresses)?)
+pub(super) fn names(root: &Root, pid: u32, addresses: &[u64]) -> anyhow::Result<Vec<Vec<StackFrame>>> {
+    Ok(look_up(BufReader::new(root.open(&perf_map(pid))?).take(MOST), addresses)?)
 }
 
 /// It grows, and may be large: nothing of it is kept. Where functions have replaced others the last one counts.
