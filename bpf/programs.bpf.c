@@ -4,7 +4,7 @@
  *
  * bpf(2) lists them for CAP_SYS_ADMIN alone; an iterator (5.9) is content with CAP_BPF and CAP_PERFMON.
  */
-#include "kernel.h"
+#include "context.h"
 
 #define NAME_LEN 16
 #define HOOK_LEN 64

@@ -65,6 +65,14 @@ fn every_gadget_has_a_scenario() {
 }
 
 #[test]
+fn every_gadget_has_a_page() {
+    for gadget in CATALOGUE.0 {
+        let page = format!("docs/gadgets/{}.md", gadget.name);
+        assert!(workspace().join(&page).is_file(), "no {page}");
+    }
+}
+
+#[test]
 fn every_meaning_of_a_member_is_explained() {
     let header = fs::read_to_string(workspace().join("bpf/include/gadget.h")).unwrap();
     let page = fs::read_to_string(workspace().join("docs/writing-a-gadget.md")).unwrap();

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "context.h"
 #include "kernel.h"
 
 /* Has the verifier refuse the program, if it can come here. What CO-RE tells of the kernel is a constant to it. */

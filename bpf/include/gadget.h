@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "context.h"
 #include "kernel.h"
 
 /* ---- The meaning of a member. gadgets/src/schema.rs maps each name to a way of showing it. ---- */
