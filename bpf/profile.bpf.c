@@ -273,7 +273,7 @@ int find_waits(struct bpf_iter__task *ctx)
 	__u32 tid;
 	long size;
 
-	if (!task || !is_asleep(task) || BPF_CORE_READ(task, exit_state))
+	if (!task || activity_of(task) == preempted || BPF_CORE_READ(task, exit_state))
 		return 0;
 	tid = task->pid;
 	name_task(&wait.sample, task);

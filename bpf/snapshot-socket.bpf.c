@@ -115,6 +115,7 @@ struct unix_record {
 /* Bytes in the queue of what has come, of a Unix socket. */
 static __always_inline __u64 queued_bytes(struct sock *sk)
 {
+	__u32 length, consumed;
 	struct unix_skb_parms *parms;
 	struct sk_buff *end = (void *)sk + bpf_core_field_offset(sk->sk_receive_queue), *packet;
 	__u64 bytes = 0;
@@ -125,7 +126,10 @@ static __always_inline __u64 queued_bytes(struct sock *sk)
 		if (!packet || packet == end)
 			break;
 		parms = (void *)packet + bpf_core_field_offset(packet->cb);
-		bytes += BPF_CORE_READ(packet, len) - BPF_CORE_READ(parms, consumed);
+		length = BPF_CORE_READ(packet, len);
+		consumed = BPF_CORE_READ(parms, consumed);
+		/* It may have become another's meanwhile. */
+		bytes += consumed < length ? length - consumed : 0;
 		packet = BPF_CORE_READ(packet, next);
 	}
 	return bytes;

@@ -417,7 +417,7 @@ impl Worker {
     /// Returns whether it is known what the record is about.
     fn try_to_deliver(&mut self, header: &Header, record: &[u8]) -> bool {
         let cgroup = self.cgroup(header);
-        let is_known = !cgroup.as_deref().is_some_and(Cgroup::is_pending) && self.stacks.knows(header, record);
+        let is_known = self.stacks.knows(header, record) && !cgroup.as_deref().is_some_and(Cgroup::is_pending);
         if is_known {
             self.deliver(header, record, cgroup.as_ref());
         }

@@ -48,12 +48,15 @@ fn privileges() -> Finding {
     if !needed.is_empty() {
         return Finding::failed("privileges", format!("without {}", needed.join(", ")), "no gadget loads", mend);
     }
-    if effective & host::CAP_SYS_PTRACE == 0 {
-        let cost = "containers of runtimes that keep their state in an unusual place have no names, and functions of programs none";
-        return Finding::degraded("privileges", "without SYS_PTRACE", cost, mend);
-    }
-    if effective & host::CAP_SYS_CHROOT == 0 {
-        return Finding::degraded("privileges", "without SYS_CHROOT", "functions of programs have no names", mend);
+    let wanted = [("SYS_PTRACE", host::CAP_SYS_PTRACE), ("SYS_CHROOT", host::CAP_SYS_CHROOT)];
+    let lacking: Vec<&str> = wanted.iter().filter(|(_, bit)| effective & bit == 0).map(|(name, _)| *name).collect();
+    if !lacking.is_empty() {
+        let of_names = "functions of programs have no names";
+        let cost = match lacking.contains(&"SYS_PTRACE") {
+            true => format!("{of_names}, nor have containers of runtimes that keep their state in an unusual place"),
+            false => of_names.to_owned(),
+        };
+        return Finding::degraded("privileges", format!("without {}", lacking.join(", ")), cost, mend);
     }
     Finding::ok("privileges", "BPF, PERFMON, SYS_PTRACE, SYS_CHROOT")
 }

@@ -26,6 +26,9 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts it: this program once more.
+    ///
+    /// # Errors
+    /// If there can be no other process, or it cannot be confined.
     pub(super) fn start() -> io::Result<Self> {
         let (socket, of_child) = UnixStream::pair()?;
         socket.set_read_timeout(Some(PATIENCE))?;
@@ -33,7 +36,10 @@ impl Child {
         let mut command = Command::new("/proc/self/exe");
         command.arg0(std::env::args_os().next().unwrap_or_default());
         command.arg(COMMAND).env_clear().stdin(OwnedFd::from(of_child)).stdout(Stdio::null());
-        Ok(Self { process: command.spawn()?, socket })
+        let started = Self { process: command.spawn()?, socket };
+        let confined: Result<(), String> = message::read(&started.socket)?;
+        confined.map_err(io::Error::other)?;
+        Ok(started)
     }
 
     /// Asks it about something below this root.

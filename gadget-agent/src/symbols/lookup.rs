@@ -25,7 +25,7 @@ const REPLACED: &str = "a file that they run was removed or replaced since they 
 const UNREADABLE: &str = "a file that they run cannot be read as a program";
 const DEAR: &str = "a file that they run takes too much memory or time to read";
 const MADE: &str = "they run code that was made meanwhile, which no /tmp/perf-PID.map names";
-const UNREAD: &str = "the agent could not start the process that reads files";
+const UNREAD: &str = "the agent could not start the process that reads files (kubectl gadget doctor)";
 const NOWHERE: &str = "they ran code that is not there any more";
 
 /// What is known of files, and who reads them: started when it is needed. Dropping it ends that.

@@ -1,5 +1,5 @@
-//! What the agent and its reader of symbols say to each other: a length, and JSON. A question follows a descriptor: that of the root in which
-//! paths are looked up.
+//! What the agent and its reader of symbols say to each other: a length, and JSON. First the reader says that it is confined, or why not
+//! (`Result<(), String>`). A question follows a descriptor: that of the root in which paths are looked up.
 
 use std::fmt;
 use std::io::{self, Read, Write};

@@ -22,7 +22,7 @@ const USUAL: usize = 8 << 10;
 const FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 /// Folders above a process's root that are gone through to find where its mounts begin.
 const DEEPEST: usize = 256;
-const GONE: &str = "the process had ended before its functions were looked up";
+const GONE: &str = "the process, or its first thread, had ended before its functions were looked up";
 const REPLACED: &str = "the process had become another program before its functions were looked up";
 /// What /proc counts in: a hundredth of a second on all processors that we build for.
 pub(super) const CLOCK_TICK_NS: u64 = 10_000_000;

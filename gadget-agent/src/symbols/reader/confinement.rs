@@ -3,6 +3,7 @@
 //! Its root is the folder of its own descriptors, so that a path leads to what it has open already, whoever has made it up: files name others
 //! that go with them, and what reads symbols looks for these.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::Context as _;
@@ -39,7 +40,6 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_newfstatat,
     libc::SYS_statx,
     libc::SYS_readlinkat,
-    libc::SYS_fcntl,
     libc::SYS_openat2,
     libc::SYS_mmap,
     libc::SYS_munmap,
@@ -80,8 +80,7 @@ pub(super) fn enter() -> anyhow::Result<()> {
     ] {
         setrlimit(resource, limit, limit).with_context(|| format!("cannot limit {resource:?}"))?;
     }
-    // Takes CAP_SYS_CHROOT.
-    chroot(root::DESCRIPTORS).and_then(|()| chdir("/")).context("cannot lock itself in")?;
+    chroot(root::DESCRIPTORS).and_then(|()| chdir("/")).context("cannot lock itself in, which takes CAP_SYS_CHROOT")?;
     prctl::set_no_new_privs().context("cannot give up new rights")?;
     for set in [CapSet::Ambient, CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
         caps::clear(None, set).with_context(|| format!("cannot give up the {set:?} capabilities"))?;
@@ -96,10 +95,21 @@ fn filter() -> anyhow::Result<BpfProgram> {
     let only_reads = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(changes.into()), 0)?;
     // To end itself.
     let only_own = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, std::process::id().into())?;
+    // Nothing that has the kernel send a signal to whom it likes when something comes (F_SETOWN, F_SETSIG).
+    let command = |command: libc::c_int| {
+        SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, command.cast_unsigned().into())
+    };
     let any = CALLS.iter().chain(OLD_CALLS).map(|call| (*call, Vec::new()));
-    let some = [(libc::SYS_openat, only_reads), (libc::SYS_tgkill, only_own)];
-    let some = some.into_iter().map(|(call, condition)| Ok((call, vec![SeccompRule::new(vec![condition])?])));
-    let rules = any.map(Ok).chain(some).collect::<anyhow::Result<_>>()?;
+    let mut rules: BTreeMap<_, _> = any.collect();
+    for (call, condition) in [
+        (libc::SYS_openat, only_reads),
+        (libc::SYS_tgkill, only_own),
+        (libc::SYS_fcntl, command(libc::F_DUPFD_CLOEXEC)?),
+        (libc::SYS_fcntl, command(libc::F_GETFD)?),
+        (libc::SYS_fcntl, command(libc::F_GETFL)?),
+    ] {
+        rules.entry(call).or_default().push(SeccompRule::new(vec![condition])?);
+    }
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     Ok(SeccompFilter::new(rules, refused, SeccompAction::Allow, arch)?.try_into()?)

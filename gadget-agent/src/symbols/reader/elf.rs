@@ -78,10 +78,14 @@ impl Files {
         }
         let Self { known, symbolizers } = self;
         let elf = match known.entry(identity) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Occupied(entry) => {
+                // A number that a file names is that of a file which stays, or of none.
+                drop(file);
+                entry.into_mut()
+            }
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(Elf::of(&root, path, file)?),
         };
-        // What reads symbols follows links that are in files, to what this process can open.
+        // What reads symbols follows names that are in files, to what this process has open.
         drop(root);
         let symbolizer = symbolizers[usize::from(lines)].get_or_insert_with(|| symbolizer(lines));
         Ok(elf.names(symbolizer, offsets, lines))
@@ -89,7 +93,7 @@ impl Files {
 }
 
 /// What reads symbols. It is to look for nothing in other files, which are for the container's root to have: but where a file says that
-/// others go with it, it looks for these, and finds nothing, since this process can open nothing by a path: [`super::confinement`].
+/// others go with it, it looks for these, and finds nothing but what this process has open: [`super::confinement`].
 fn symbolizer(lines: bool) -> Symbolizer {
     let none: [&str; 0] = [];
     Symbolizer::builder()

@@ -34,7 +34,9 @@ const TEXT: usize = 512;
 /// If it cannot be confined, or what comes is no question.
 pub(crate) fn serve() -> anyhow::Result<()> {
     let socket = UnixStream::from(descriptor::take_over(STDIN_FILENO));
-    confinement::enter()?;
+    let confined = confinement::enter();
+    message::write(&confined.as_ref().map_err(|error| format!("{error:#}")), &socket)?;
+    confined?;
     let mut files = Files::default();
     loop {
         let root = match descriptor::receive(&socket) {
