@@ -71,8 +71,8 @@ pub(super) static ROW: Row = Row {
             [decisions.md](decisions.md#what-a-sample-costs-is-memory-that-others-have-taken). On two AMD EPYC, which others used as well, the \
             program took 0.06 to 0.12% for who makes system calls (bpftrace 0.07 to 0.11) and 0.03 to 0.045% for who computes; with the agent's \
             0.04 that is more than the goal for the former: 0.12 and 0.14% in the last two runs there. The interrupt of the clock is not in it, \
-            which nobody who looks like that can do without: an empty program at 999 Hz made the call 0 to 3% longer, up to 20 us an interrupt, \
-            or 0.1% at 49 Hz.",
+            which nobody who looks like that can do without: an empty program at 999 Hz made the call 0 to 3% longer, up to 30 us an interrupt, \
+            or 0.15% at 49 Hz.",
 };
 
 /// What program and agent take, as folded stacks.
