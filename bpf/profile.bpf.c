@@ -174,14 +174,15 @@ struct {
 
 static __always_inline enum activity activity_of(struct task_struct *task)
 {
-	/* Stopped, traced and parked is asleep until somebody says so; a lock may sleep since 5.15, and who is frozen has a state since 6.1. */
-	const __u32 interruptible = 0x1 | 0x4 | 0x8 | 0x40, uninterruptible_state = 0x2 | 0x1000 | 0x8000, no_load = 0x400;
+	/* Until somebody says so. */
+	const __u32 asleep = TASK_INTERRUPTIBLE | TASK_STOPPED | TASK_TRACED | TASK_PARKED;
+	const __u32 uninterrupted = TASK_UNINTERRUPTIBLE | TASK_RTLOCK_WAIT | TASK_FROZEN;
 	__u32 state = task_run_state(task);
 
-	if (!(state & (interruptible | uninterruptible_state)))
+	if (!(state & (asleep | uninterrupted)))
 		return preempted;
 	/* Threads of the kernel that have nothing to do are called uninterruptible, too. */
-	return state & uninterruptible_state && !(state & no_load) ? uninterruptible : sleeping;
+	return state & uninterrupted && !(state & TASK_NOLOAD) ? uninterruptible : sleeping;
 }
 
 /* It begins, or was found, now. */

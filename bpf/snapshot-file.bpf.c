@@ -52,15 +52,20 @@ static __always_inline enum file_type type_of(struct inode *inode, __u64 system)
 /* What an anonymous one is called: [eventfd], [pidfd]; of a namespace, what it is one of. */
 static __always_inline void name_anonymous(char *name, struct file *file, struct inode *inode, __u64 system)
 {
-	const void *called = BPF_CORE_READ(file, f_path.dentry, d_name.name);
-	struct ns_common *namespace = BPF_CORE_READ(inode, i_private);
+	struct ns_common *namespace;
+	const void *called;
 
-	if (system == NSFS_MAGIC)
-		called = BPF_CORE_READ(namespace, ops, name);
-	if (system == PIDFS_MAGIC)
+	if (system == PIDFS_MAGIC) {
 		__builtin_memcpy(name, "[pidfd]", sizeof("[pidfd]"));
-	else
-		bpf_probe_read_kernel_str(name, TASK_COMM_LEN, called);
+		return;
+	}
+	if (system == NSFS_MAGIC) {
+		namespace = BPF_CORE_READ(inode, i_private);
+		called = BPF_CORE_READ(namespace, ops, name);
+	} else {
+		called = BPF_CORE_READ(file, f_path.dentry, d_name.name);
+	}
+	bpf_probe_read_kernel_str(name, TASK_COMM_LEN, called);
 }
 
 SEC("iter/task_file")

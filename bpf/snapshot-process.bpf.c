@@ -19,10 +19,6 @@ enum task_state {
 	idle = 1026,
 };
 
-/* It waits for a lock where spinlocks sleep (5.15), or is frozen (6.1): as for anything that nothing interrupts. */
-#define TASK_RTLOCK_WAIT 0x1000
-#define TASK_FROZEN 0x8000
-
 struct process {
 	struct gadget_header header;
 	gadget_pid pid GADGET_DOC("process id");
@@ -47,6 +43,7 @@ static __always_inline enum task_state state_of(struct task_struct *task)
 		return ended & zombie ? zombie : dead;
 	if ((state & idle) == idle)
 		return idle;
+	/* As for anything that nothing interrupts. */
 	return state & (TASK_RTLOCK_WAIT | TASK_FROZEN) ? uninterruptible : state & told;
 }
 

@@ -214,7 +214,17 @@ static __always_inline bool is_compat_call(struct task_struct *task)
 #endif
 }
 
-/* Whether a task runs or what it waits for, TASK_* of include/linux/sched.h. */
+/* include/linux/sched.h: what a task waits for, if anything. */
+#define TASK_INTERRUPTIBLE 0x1
+#define TASK_UNINTERRUPTIBLE 0x2
+#define TASK_STOPPED 0x4
+#define TASK_TRACED 0x8
+#define TASK_PARKED 0x40
+#define TASK_NOLOAD 0x400
+#define TASK_RTLOCK_WAIT 0x1000 /* 5.15, where spinlocks sleep */
+#define TASK_FROZEN 0x8000	/* 6.1 */
+
+/* Whether a task runs, 0, or what it waits for. */
 static __always_inline __u32 task_run_state(struct task_struct *task)
 {
 	struct task_struct___v5_14 *newer = (void *)task;
@@ -227,9 +237,7 @@ static __always_inline __u32 task_run_state(struct task_struct *task)
 /* Whether a task sleeps, and until what it waits for has come: not on a processor, and not waiting for one. */
 static __always_inline bool is_asleep(struct task_struct *task)
 {
-	const __u32 interruptible_or_not = 0x3;
-
-	return task_run_state(task) & interruptible_or_not;
+	return task_run_state(task) & (TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE);
 }
 
 /* The id of a thread as it sees it itself, in its own pid namespace; `level` is how deep that lies. 0 if the thread has ended. */

@@ -39,24 +39,24 @@ fn privileges() -> Finding {
         Ok(effective) => effective,
         Err(error) => return Finding::failed("privileges", error.to_string(), "nothing is known", "mount /proc"),
     };
-    let can = |capability: u64| effective & (capability | host::CAP_SYS_ADMIN) != 0;
-    let missing = |wanted: &[(&str, u64)]| -> Vec<String> {
-        wanted.iter().filter(|(_, bit)| !can(*bit)).map(|(name, _)| (*name).to_owned()).collect()
+    // Of some, each of several is enough.
+    let missing = |wanted: [(&'static str, u64); 2]| -> Vec<&str> {
+        wanted.into_iter().filter(|(_, any)| effective & any == 0).map(|(name, _)| name).collect()
     };
     let mend = "deploy the agent with kubectl gadget deploy; on a host, use sudo";
-    let needed = missing(&[("BPF", host::CAP_BPF), ("PERFMON", host::CAP_PERFMON)]);
+    let admin = host::CAP_SYS_ADMIN;
+    let needed = missing([("BPF", host::CAP_BPF | admin), ("PERFMON", host::CAP_PERFMON | admin)]);
     if !needed.is_empty() {
         return Finding::failed("privileges", format!("without {}", needed.join(", ")), "no gadget loads", mend);
     }
-    let wanted = [("SYS_PTRACE", host::CAP_SYS_PTRACE), ("SYS_CHROOT", host::CAP_SYS_CHROOT)];
-    let lacking: Vec<&str> = wanted.iter().filter(|(_, bit)| effective & bit == 0).map(|(name, _)| *name).collect();
-    if !lacking.is_empty() {
+    let useful = missing([("SYS_PTRACE", host::CAP_SYS_PTRACE), ("SYS_CHROOT", host::CAP_SYS_CHROOT)]);
+    if !useful.is_empty() {
         let of_names = "functions of programs have no names";
-        let cost = match lacking.contains(&"SYS_PTRACE") {
+        let cost = match useful.contains(&"SYS_PTRACE") {
             true => format!("{of_names}, nor have containers of runtimes that keep their state in an unusual place"),
             false => of_names.to_owned(),
         };
-        return Finding::degraded("privileges", format!("without {}", lacking.join(", ")), cost, mend);
+        return Finding::degraded("privileges", format!("without {}", useful.join(", ")), cost, mend);
     }
     Finding::ok("privileges", "BPF, PERFMON, SYS_PTRACE, SYS_CHROOT")
 }

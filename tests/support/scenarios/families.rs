@@ -1,6 +1,6 @@
 //! Two pods of processes that wait while snapshots are taken of them.
 
-use std::fs::{self, DirEntry, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -96,11 +96,10 @@ impl Family {
 }
 
 /// The descriptors of a process, as files of a folder of /proc: those of another thread, if the first has ended. Who has ended has none.
-pub fn descriptors(process: &Path) -> Vec<DirEntry> {
-    let threads = fs::read_dir(process.join("task")).unwrap().map(|thread| thread.unwrap().path());
-    let of_thread =
-        |thread: PathBuf| -> Vec<_> { fs::read_dir(thread.join("fd")).unwrap().map(Result::unwrap).collect() };
-    threads.map(of_thread).find(|open| !open.is_empty()).unwrap_or_default()
+pub fn descriptors(process: &Path) -> Vec<PathBuf> {
+    let inside = |folder: PathBuf| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let of_thread = |thread: PathBuf| -> Vec<_> { inside(thread.join("fd")).collect() };
+    inside(process.join("task")).map(of_thread).find(|open| !open.is_empty()).unwrap_or_default()
 }
 
 /// Whether a thread of a process does something.

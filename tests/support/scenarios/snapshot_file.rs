@@ -96,7 +96,7 @@ fn exact(containers: &mut dyn Containers, options: &[&str], members: usize) -> S
     let all = families.first().processes();
     let of_process = |process: &PathBuf| -> Vec<_> {
         let pid: u64 = process.file_name().unwrap().to_str().unwrap().parse().unwrap();
-        let open = families::descriptors(process).into_iter().map(|entry| entry.path());
+        let open = families::descriptors(process).into_iter();
         open.map(|path| ((pid, path.file_name().unwrap().to_str().unwrap().parse().unwrap()), of_proc(&path))).collect()
     };
     let expected: BTreeMap<(u64, u64), OpenFile> = all.iter().flat_map(of_process).collect();

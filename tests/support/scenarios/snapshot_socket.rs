@@ -114,8 +114,8 @@ fn exact(containers: &mut dyn Containers, options: &[&str], members: usize) -> S
     let mut expected = BTreeMap::new();
     for process in &processes {
         let pid: u64 = process.file_name().unwrap().to_str().unwrap().parse().unwrap();
-        for entry in families::descriptors(process) {
-            let (path, place) = (entry.path(), fs::read_link(entry.path()).unwrap());
+        for path in families::descriptors(process) {
+            let place = fs::read_link(&path).unwrap();
             let inode = place.to_str().unwrap().strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
             let Some(inode) = inode.map(|inode| inode.parse::<u64>().unwrap()) else { continue };
             let fd: u64 = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
