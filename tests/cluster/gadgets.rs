@@ -46,7 +46,7 @@ fn each_shows_the_pods_of_a_label() {
     }
 }
 
-/// Of both nodes, and of one.
+/// Of both nodes, and of one; and of that whatever is in whichever namespace.
 #[test]
 fn where_pods_spend_their_time() {
     let _agents = agents();
@@ -69,6 +69,11 @@ fn where_pods_spend_their_time() {
         assert!(seen.events().iter().all(is_wanted), "{:#?}", seen.events());
         assert_eq!((seen.lost(), &seen.summary()["complete"]), (0, &true.into()), "{}", seen.said);
     }
+    let mut client = start(&["profile", "--node", NODES[0]], 1);
+    let is_web = |line: &Value| line["namespace"] == *namespace.name && line["activity"] == "running";
+    client.read_until_seen("samples of a pod", |seen| seen.iter().any(is_web));
+    let seen = client.stop();
+    assert!(seen.events().iter().all(|event| event["node"] == NODES[0]), "{:#?}", seen.events());
 }
 
 /// What is recorded is shown at the end.
